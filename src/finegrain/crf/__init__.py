@@ -1,0 +1,5 @@
+"""Linear-chain conditional random fields: distributions over tag sequences."""
+
+from finegrain.crf.linear_chain import LinearChain, decode
+
+__all__ = ["LinearChain", "decode"]

@@ -1,0 +1,79 @@
+"""Constraints: which tags may begin, follow one another, and end a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Boolean tables of what is allowed.
+
+    Attributes:
+        allowed: (tags, tags) [from, to].
+        allowed_start: (tags,) for the first tag.
+        allowed_end: (tags,) for the last tag.
+    """
+
+    allowed: np.ndarray
+    allowed_start: np.ndarray
+    allowed_end: np.ndarray
+
+    @classmethod
+    def of(cls, constraints: Any, num_tags: int) -> Constraints | None:
+        """The tables of a tag scheme, of an allowed matrix, or of what `get_config` made.
+
+        Args:
+            constraints: An object with `allowed`, `allowed_start` and `allowed_end` (a tag
+                scheme), a dictionary of these, a boolean (tags, tags) matrix, or None.
+            num_tags: The number of tags that the tables should have.
+
+        Raises:
+            ValueError: if the tables are of another size or not boolean, or allow nothing.
+        """
+        if constraints is None:
+            return None
+        if isinstance(constraints, dict):
+            tables = dict(constraints)
+        elif hasattr(constraints, "allowed_start"):
+            tables = {name: getattr(constraints, name) for name in cls.__annotations__}
+        else:
+            anywhere = np.ones(num_tags, bool)
+            tables = {"allowed": constraints, "allowed_start": anywhere, "allowed_end": anywhere}
+        shapes = {"allowed": (num_tags,) * 2, "allowed_start": (num_tags,)}
+        for name in cls.__annotations__:
+            tables[name] = table = np.asarray(tables[name])
+            expected = shapes.get(name, (num_tags,))
+            if table.dtype != bool or table.shape != expected or not table.any():
+                raise ValueError(
+                    "`constraints` should be a tag scheme or a boolean matrix [from, to] for "
+                    f"{num_tags} tags: `{name}` of shape {expected} with something allowed. "
+                    f"Received: {name}={table!r}"
+                )
+        return cls(**tables)
+
+    def get_config(self) -> dict[str, Any]:
+        """The tables as nested lists."""
+        return {name: getattr(self, name).tolist() for name in self.__annotations__}
+
+    def apply(
+        self, transitions: Tensor, start: Tensor, end: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores with −inf at what is not allowed."""
+        return (
+            forbid(transitions, self.allowed),
+            forbid(start, self.allowed_start),
+            forbid(end, self.allowed_end),
+        )
+
+
+def forbid(scores: Tensor, allowed: np.ndarray) -> Tensor:
+    """`scores` where allowed, −inf elsewhere."""
+    scores = ops.convert_to_tensor(scores)
+    return ops.where(ops.convert_to_tensor(allowed), scores, ops.full_like(scores, -np.inf))

@@ -1,0 +1,77 @@
+"""Potentials: one tensor that carries everything a chain is made of.
+
+A Keras model hands one tensor from its last layer to losses, metrics and `predict`. The CRF layer
+puts a whole chain into it, a table of time + tags + 2 rows and tags + 1 columns for each example:
+
+| rows              | columns 0 … tags − 1    | last column |
+|-------------------|-------------------------|-------------|
+| time              | emissions               | 1 = valid, 0 = masked |
+| tags              | transitions [from, to]  | 0           |
+| 1                 | start                   | 0           |
+| 1                 | end                     | 0           |
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+Tensor = Any
+
+
+class Potentials(NamedTuple):
+    """The parts of a chain, as `LinearChain` takes them."""
+
+    emissions: Tensor
+    transitions: Tensor
+    start: Tensor
+    end: Tensor
+    mask: Tensor
+
+
+def pack(
+    emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, mask: Tensor
+) -> Tensor:
+    """One (batch, time + tags + 2, tags + 1) tensor from a chain's parts.
+
+    Args:
+        emissions: (batch, time, tags).
+        transitions: (tags, tags), shared by the batch.
+        start: (tags,).
+        end: (tags,).
+        mask: (batch, time) boolean.
+    """
+    upper = ops.concatenate([emissions, ops.cast(mask, emissions.dtype)[:, :, None]], axis=2)
+    lower = ops.concatenate([transitions, start[None], end[None]], axis=0)
+    lower = ops.pad(ops.cast(lower, emissions.dtype), ((0, 0), (0, 1)))
+    batch = ops.shape(emissions)[0]
+    lower = ops.broadcast_to(lower[None], (batch, *lower.shape))
+    return ops.concatenate([upper, lower], axis=1)
+
+
+def unpack(potentials: Tensor) -> Potentials:
+    """The parts that `pack` put together."""
+    potentials = ops.convert_to_tensor(potentials)
+    if len(potentials.shape) != 3 or potentials.shape[2] is None or potentials.shape[2] < 2:
+        raise ValueError(_NOT_POTENTIALS.format(tuple(potentials.shape)))
+    num_tags = potentials.shape[2] - 1
+    if potentials.shape[1] is not None and potentials.shape[1] < num_tags + 2:
+        raise ValueError(_NOT_POTENTIALS.format(tuple(potentials.shape)))
+    time = ops.shape(potentials)[1] - num_tags - 2
+    # All examples carry the same scores; the sum over at most one of them also serves an empty
+    # batch.
+    shared = ops.sum(potentials[:1, time:, :num_tags], axis=0)
+    return Potentials(
+        emissions=potentials[:, :time, :num_tags],
+        transitions=shared[:num_tags],
+        start=shared[num_tags],
+        end=shared[num_tags + 1],
+        mask=potentials[:, :time, num_tags] > 0.5,
+    )
+
+
+_NOT_POTENTIALS = (
+    "Potentials should have shape (batch, time + tags + 2, tags + 1), as `finegrain.layers.CRF` "
+    "puts them out. Is that layer the last one of the model? Received: shape={}"
+)

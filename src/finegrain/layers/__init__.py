@@ -1,0 +1,5 @@
+"""Layers."""
+
+from finegrain.layers.crf import CRF
+
+__all__ = ["CRF"]

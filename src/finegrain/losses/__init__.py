@@ -1,0 +1,5 @@
+"""Losses that `model.compile` takes."""
+
+from finegrain.losses.crf import CRFNegativeLogLikelihood
+
+__all__ = ["CRFNegativeLogLikelihood"]

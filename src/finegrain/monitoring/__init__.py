@@ -1,0 +1,5 @@
+"""Seeing what each weight does."""
+
+from finegrain.monitoring.describe import Description, WeightReport
+
+__all__ = ["Description", "WeightReport"]

@@ -1,0 +1,5 @@
+"""Optimizers."""
+
+from finegrain.optimizers.per_weight import PerWeight
+
+__all__ = ["PerWeight"]

@@ -1,0 +1,107 @@
+"""State kept under the paths of the weights it serves, so that it finds them again.
+
+A store is what Keras hands to `save_own_variables`: a mapping from names to arrays. A name is
+`path:slot` for the state of one weight and a plain word for the state of them all; slashes in
+paths become bars, since a slash opens a group in the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Place = tuple[str, Sequence[int]]
+"""(unique path, shape) of a weight."""
+
+NamedState = Iterable[tuple[str, keras.Variable]]
+"""(name, state variable); a variable that serves several weights appears under each of them."""
+
+
+def places(variables: Sequence[keras.Variable]) -> list[Place]:
+    """Where each variable stands in its model; repeated paths get `#2`, `#3`, … in order.
+
+    Layers of the same name inside two nested models have equal paths.
+    """
+    seen: Counter[str] = Counter()
+    result: list[Place] = []
+    for variable in variables:
+        seen[variable.path] += 1
+        count = seen[variable.path]
+        path = variable.path if count == 1 else f"{variable.path}#{count}"
+        result.append((path, [int(size) for size in variable.shape]))
+    return result
+
+
+def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int, int]:
+    """Which saved weight is which of today's: {index of today's: index of the saved one}.
+
+    Both lists are in the model's order. Equal paths match first. Paths are
+    not always the same in a model built again: layers named by Keras are counted through the
+    process, and `Bidirectional` loses its name from its weights' paths on loading. So what is
+    left over matches in order, if it agrees in number, shapes and last names.
+    """
+    index_of = {path: index for index, (path, _) in enumerate(saved)}
+    matches = {
+        index: index_of[path]
+        for index, (path, shape) in enumerate(weights)
+        if path in index_of and list(saved[index_of[path]][1]) == list(shape)
+    }
+    taken = set(matches.values())
+    rest = [index for index in range(len(weights)) if index not in matches]
+    rest_saved = [index for index in range(len(saved)) if index not in taken]
+
+    def kind(weight: Place) -> tuple[str, list[int]]:
+        path, shape = weight
+        return path.rpartition("/")[2].partition("#")[0], list(shape)
+
+    if [kind(weights[i]) for i in rest] == [kind(saved[i]) for i in rest_saved]:
+        matches |= dict(zip(rest, rest_saved, strict=True))
+    return matches
+
+
+def key(path: str) -> str:
+    """A path as part of a name in a store."""
+    return path.replace("/", "|")
+
+
+def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
+    """Writes `state` and the places of `weights` into `store`."""
+    for name, variable in state:
+        store[name] = ops.convert_to_numpy(variable)
+    for index, (path, shape) in enumerate(places(weights)):
+        store[f"{key(path)}:place"] = np.array([index, *shape], "int64")
+
+
+def load(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> dict[str, bool]:
+    """Fills `state` from `store`: {name of each variable: whether it was there and fitted}."""
+    names = set(store.keys())
+    saved_as = _saved_keys(store, names, weights)
+    first_name: dict[int, str] = {}
+    filled: dict[str, bool] = {}
+    for name, variable in state:
+        label = first_name.setdefault(id(variable), name.replace("|", "/"))
+        if filled.get(label):
+            continue
+        weight, colon, slot = name.partition(":")
+        source = f"{saved_as.get(weight, weight)}:{slot}" if colon else name
+        filled[label] = source in names and tuple(store[source].shape) == tuple(variable.shape)
+        if filled[label]:
+            variable.assign(np.asarray(store[source]))
+    return filled
+
+
+def _saved_keys(store: Any, names: set[str], weights: Sequence[keras.Variable]) -> dict[str, str]:
+    """The keys of today's weights → the keys that they were saved under."""
+    saved = sorted(
+        (*np.asarray(store[name]).tolist(), name.removesuffix(":place"))
+        for name in names
+        if name.endswith(":place")
+    )
+    today = places(weights)
+    matches = match_weights([(row[-1].replace("|", "/"), row[1:-1]) for row in saved], today)
+    return {key(today[index][0]): saved[match][-1] for index, match in matches.items()}

@@ -1,0 +1,40 @@
+"""Which of an optimizer's state variables serves which weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import keras
+
+# Lists that hold the optimizer's bookkeeping, not one state variable per weight.
+_NOT_SLOTS = {"_variables", "_trainable_variables"}
+
+
+def weight_slots(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> Iterator[tuple[int, str, keras.Variable]]:
+    """The state variables that serve one weight each: (index of the weight, slot name, variable).
+
+    Keras optimizers keep their slots in lists parallel to the weights they were built with and
+    look them up by the weight's index; the attribute's name is the slot's name. Variable names
+    would not do: `Adafactor` names its factors after the last part of the path only.
+    """
+    for attribute, slots in vars(optimizer).items():
+        if attribute in _NOT_SLOTS or not isinstance(slots, list) or len(slots) != len(weights):
+            continue
+        for index, slot in enumerate(slots):
+            if isinstance(slot, keras.Variable):
+                yield index, attribute.lstrip("_"), slot
+
+
+def step_state(
+    optimizer: keras.optimizers.Optimizer,
+    weights: Sequence[keras.Variable],
+    variables: Sequence[keras.Variable],
+) -> Iterator[tuple[str, keras.Variable]]:
+    """Those of `variables` that serve all weights, such as step counts: (name, variable)."""
+    slots = {id(variable) for _, _, variable in weight_slots(optimizer, weights)}
+    names = {id(value): name for name, value in vars(optimizer).items()}
+    for position, variable in enumerate(variables):
+        if id(variable) not in slots:
+            yield names.get(id(variable), str(position)).lstrip("_"), variable
