@@ -251,15 +251,16 @@ def _entering(transitions: Tensor) -> Tensor:
 
 
 def _fits(shape: Any, expected: Any) -> bool:
-    """Whether static shapes agree; an unknown dimension agrees with any."""
-    return len(shape) == len(expected) and all(
-        a is None or b is None or a == b for a, b in zip(shape, expected, strict=True)
+    """Whether static shapes agree; an unknown or symbolic dimension agrees with any."""
+    return len(shape) == len(expected) and not any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(shape, expected, strict=True)
     )
 
 
 def _check_transitions(transitions: Tensor, emissions: Tensor) -> None:
     batch, time, num_tags = emissions.shape
-    steps = None if time is None else max(time - 1, 0)
+    steps = max(time - 1, 0) if isinstance(time, int) else None
     shared, per_step = (num_tags, num_tags), (batch, steps, num_tags, num_tags)
     if not _fits(transitions.shape, shared) and not _fits(transitions.shape, per_step):
         raise ValueError(

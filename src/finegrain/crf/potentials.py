@@ -53,11 +53,13 @@ def pack(
 def unpack(potentials: Tensor) -> Potentials:
     """The parts that `pack` put together."""
     potentials = ops.convert_to_tensor(potentials)
-    if len(potentials.shape) != 3 or potentials.shape[2] is None or potentials.shape[2] < 2:
-        raise ValueError(_NOT_POTENTIALS.format(tuple(potentials.shape)))
-    num_tags = potentials.shape[2] - 1
-    if potentials.shape[1] is not None and potentials.shape[1] < num_tags + 2:
-        raise ValueError(_NOT_POTENTIALS.format(tuple(potentials.shape)))
+    shape = tuple(potentials.shape)
+    if len(shape) != 3 or shape[2] is None or shape[2] < 2:
+        raise ValueError(_NOT_POTENTIALS.format(shape))
+    num_tags = shape[2] - 1
+    # While a model is exported the time may be a symbol, which cannot be compared.
+    if isinstance(shape[1], int) and shape[1] < num_tags + 2:
+        raise ValueError(_NOT_POTENTIALS.format(shape))
     time = ops.shape(potentials)[1] - num_tags - 2
     # All examples carry the same scores; the sum over at most one of them also serves an empty
     # batch.

@@ -80,8 +80,9 @@ def read_columns(path: str | os.PathLike[str]) -> list[tuple[list[str], list[str
     tags: list[str] = []
     for number, line in enumerate([*lines, ""], start=1):
         if line.strip():
-            token, *_, tag = columns = line.split(separator) if separator else line.split()
-            if len(columns) < 2 or not token.strip() or not tag.strip():
+            columns = line.split(separator)
+            token, tag = columns[0], columns[-1].strip()
+            if len(columns) < 2 or not token.strip() or not tag:
                 raise _error(
                     path,
                     "a token, TAB and a tag on every line that is not empty",
@@ -89,7 +90,7 @@ def read_columns(path: str | os.PathLike[str]) -> list[tuple[list[str], list[str
                     f"complete or remove line {number}",
                 )
             tokens.append(token)
-            tags.append(tag.strip())
+            tags.append(tag)
         elif tokens:
             sentences.append((tokens, tags))
             tokens, tags = [], []

@@ -1,0 +1,392 @@
+"""The word segmenter: text in, words out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from finegrain.crf.constraints import Constraints
+from finegrain.crf.linear_chain import LinearChain
+from finegrain.crf.potentials import unpack
+from finegrain.layers.crf import CRF
+from finegrain.losses.crf import CRFNegativeLogLikelihood
+from finegrain.optimizers.per_weight import PerWeight
+from finegrain.rules import Rule
+from finegrain.tagging.batches import Batches
+from finegrain.tagging.corpus import read_segmented
+from finegrain.tagging.encoders import Encoder, get_encoder
+from finegrain.tagging.features import CharacterFeatures
+from finegrain.tagging.schemes import BMES
+from finegrain.tagging.scoring import SegmentationScore, score
+from finegrain.tagging.training import KeepBest
+from finegrain.tagging.windows import WINDOW, split_blanks, stitch, windows
+
+Sentences = Sequence[Sequence[str]]
+Corpus = Sentences | str | os.PathLike[str]
+
+_TRANSITIONS = r"crf/(transitions|start|end)$"
+_LENGTHS = (32, 128, WINDOW)
+_ROWS = 32
+
+
+class Segmenter:
+    r"""Splits text into words, by tagging each character as s, b, m or e.
+
+    A character encoder gives each tag a score; a CRF (or, with `crf=False`, a softmax for each
+    character) makes tags of them; Viterbi decoding admits only sequences that spell words.
+
+    Args:
+        encoder: `"cnn"`, `"bilstm"`, or a Keras layer or model that maps features (batch, time,
+            channels) to features (batch, time, any number of channels).
+        crf: Whether neighbouring tags depend on each other.
+        crf_learning_rate_multiplier: The transitions learn at learning rate × this.
+        constrain_training: Whether training, too, admits only sequences that spell words. If
+            not, the CRF has to learn it.
+        width: Channels of the encoder.
+        dropout: Share of the encoder's inputs and outputs set to zero in training.
+        learning_rate: Peak learning rate of Adam; it warms up and decays along a cosine.
+        seed: If given, seeds Keras, NumPy and Python before the model is made, and the order of
+            the sentences.
+
+    Raises:
+        ValueError: for an unknown encoder.
+
+    Example:
+    >>> import finegrain as fg
+    >>> segmenter = fg.tagging.Segmenter(width=16, seed=0)
+    >>> corpus = [["the", "cat", "sat"], ["the", "dog", "sat"], ["a", "cat", "ran"]] * 20
+    >>> segmenter.fit(corpus, epochs=12, verbose=0).segment("thedogran")
+    ['the', 'dog', 'ran']
+    >>> segmenter.segment("the  catsat")
+    ['the', '  ', 'cat', 'sat']
+
+    References:
+        Su Jianlin, The learning rate of your CRF layer may be too small, 2020,
+        https://kexue.fm/archives/7196
+    """
+
+    def __init__(
+        self,
+        encoder: str | Encoder = "cnn",
+        *,
+        crf: bool = True,
+        crf_learning_rate_multiplier: float = 10.0,
+        constrain_training: bool = False,
+        width: int = 128,
+        dropout: float = 0.3,
+        learning_rate: float = 2e-3,
+        seed: int | None = None,
+    ) -> None:
+        self.encoder = get_encoder(encoder, width, dropout)
+        self.crf = crf
+        self.crf_learning_rate_multiplier = crf_learning_rate_multiplier
+        self.constrain_training = constrain_training
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.scheme = BMES()
+        self.validation_score: SegmentationScore | None = None
+        self._model: keras.Model | None = None
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model, from encoded characters to potentials."""
+        if self._model is None:
+            raise ValueError(
+                "This segmenter has no model yet: call `fit`, or `Segmenter.load` a saved one."
+            )
+        return self._model
+
+    def fit(
+        self,
+        corpus: Corpus,
+        *,
+        validation: Corpus | float = 0.1,
+        epochs: int = 8,
+        batch_size: int = 32,
+        patience: int = 2,
+        save_to: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: str | int = "auto",
+    ) -> Segmenter:
+        """Trains on segmented sentences and keeps the weights of the best epoch.
+
+        A segmenter that has a model already goes on from it, with the characters it knows.
+
+        Args:
+            corpus: Sentences as lists of words, or the path of a file with a sentence a line and
+                blanks between the words.
+            validation: Sentences or a file that tell which epoch is best; or the share of the
+                corpus that is held out for it.
+            epochs: Most passes over the corpus.
+            batch_size: Sentences a step.
+            patience: Epochs without a better F1 after which training stops.
+            save_to: A `.keras` file in which the best model so far is kept while training runs.
+            callbacks: Further Keras callbacks.
+            verbose: As for Keras's `fit`.
+
+        Returns:
+            The segmenter itself; `validation_score` holds the best epoch's score.
+
+        Raises:
+            CorpusError: if a file cannot be read as a corpus.
+            ValueError: if there are too few sentences, or `save_to` is not a `.keras` file.
+            KeyboardInterrupt: on Ctrl-C, after the best weights so far are back in place.
+        """
+        train, held_out = self._sentences(corpus, validation)
+        if save_to is not None:
+            _checked_path(save_to)
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed)
+        if self._model is None:
+            self._set_model(self._build(train))
+        pieces = [piece for words in train for piece in self._labelled(words)]
+        batches = Batches(
+            [x for x, _ in pieces],
+            [y for _, y in pieces],
+            batch_size=batch_size,
+            seed=self.seed or 0,
+        )
+        self.model.compile(
+            optimizer=self._optimizer(epochs * len(batches)),
+            loss=CRFNegativeLogLikelihood(reduction="mean_with_sample_weight"),
+        )
+        keep_best = KeepBest(
+            held_out,
+            self.segment_many,
+            patience=patience,
+            on_better=lambda: None if save_to is None else self.save(save_to),
+        )
+        try:
+            self.model.fit(
+                batches, epochs=epochs, callbacks=[keep_best, *callbacks], verbose=verbose
+            )
+        finally:
+            if keep_best.restore():
+                self.validation_score = keep_best.best
+        return self
+
+    def segment(self, text: str) -> list[str]:
+        """The words of a text. Joined, they are the text again, character by character.
+
+        Args:
+            text: Any text. Blanks in it separate words and come back as elements of their own.
+        """
+        return self.segment_many([text])[0]
+
+    def segment_many(self, texts: Iterable[str]) -> list[list[str]]:
+        """The words of each of several texts, faster than one at a time.
+
+        Args:
+            texts: Any texts; empty ones have no words.
+        """
+        texts = list(texts)
+        runs = [split_blanks(text) for text in texts]
+        pieces = [
+            (number, start, window)
+            for number, spans in enumerate(runs)
+            for start, end, blank in spans
+            if not blank
+            for window in windows(start, end)
+        ]
+        tags = self._tags([texts[number][w.start : w.end] for number, _, w in pieces])
+        parts: dict[tuple[int, int], list[Any]] = {}
+        for (number, start, window), piece in zip(pieces, tags, strict=True):
+            parts.setdefault((number, start), []).append((window, piece))
+        result: list[list[str]] = []
+        for number, (text, spans) in enumerate(zip(texts, runs, strict=True)):
+            words: list[str] = []
+            for start, end, blank in spans:
+                run = text[start:end]
+                words += [run] if blank else self.scheme.decode(run, stitch(parts[number, start]))
+            result.append(words)
+        return result
+
+    def score(self, corpus: Corpus) -> SegmentationScore:
+        """Precision, recall, F1 and the recall of words new since training (SIGHAN's terms).
+
+        Args:
+            corpus: Sentences as lists of words, or the path of a file of them.
+
+        Raises:
+            CorpusError: if the file cannot be read as a corpus.
+        """
+        sentences = _read(corpus)
+        predicted = self.segment_many(["".join(words) for words in sentences])
+        return score(sentences, predicted, self._features.words)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the segmenter into a `.keras` file, whole or not at all.
+
+        Raises:
+            ValueError: if the name does not end in `.keras`.
+        """
+        path = _checked_path(path)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+            temporary = Path(folder) / "model.keras"
+            self.model.save(temporary)
+            os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Segmenter:
+        """The segmenter that `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no segmenter.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no model file of this name; `finegrain train` makes one. Received: {path}"
+            )
+        segmenter = cls()
+        try:
+            model = keras.models.load_model(path, safe_mode=True)
+            segmenter._set_model(model)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                "A segmenter's file is what `Segmenter.save` or `finegrain train` wrote. "
+                f"Received: {path}, which cannot be read as one ({reason})"
+            ) from error
+        return segmenter
+
+    def _build(self, train: Sentences) -> keras.Model:
+        features = CharacterFeatures.of(train, name="characters")
+        inputs = keras.Input((None, 3), dtype="int32", name="text")
+        x = features(inputs)
+        x = keras.layers.Dropout(self.dropout, name="dropout")(x)
+        head = CRF(
+            len(self.scheme.labels),
+            use_transitions=self.crf,
+            use_boundaries=self.crf,
+            constraints=self.scheme if self.crf and self.constrain_training else None,
+            name="crf",
+        )
+        potentials = head(self.encoder(x), mask=features.compute_mask(inputs))
+        return keras.Model(inputs, potentials, name="segmenter")
+
+    def _set_model(self, model: keras.Model) -> None:
+        """Takes `model` as the segmenter's; an error if it is not one."""
+        features = [x for x in model.layers if isinstance(x, CharacterFeatures)]
+        heads = [x for x in model.layers if isinstance(x, CRF)]
+        if len(features) != 1 or len(heads) != 1:
+            raise ValueError(
+                "a segmenter's model has one CharacterFeatures and one CRF layer, here are "
+                f"{len(features)} and {len(heads)}"
+            )
+        self._features = features[0]
+        self.crf = heads[0].use_transitions
+        self._model = model
+        self._tagger = keras.Model(model.input, _BestTags(self.scheme)(model.output))
+
+    def _optimizer(self, steps: int) -> PerWeight:
+        schedule = keras.optimizers.schedules.CosineDecay(
+            self.learning_rate * 0.1,
+            decay_steps=steps,
+            warmup_target=self.learning_rate,
+            warmup_steps=max(steps // 20, 1),
+        )
+        rules = []
+        if self.crf:
+            multiplier = self.crf_learning_rate_multiplier
+            rules = [Rule(_TRANSITIONS, learning_rate_multiplier=multiplier, name="transitions")]
+        return PerWeight(keras.optimizers.Adam(schedule, global_clipnorm=5.0), rules)
+
+    def _sentences(
+        self, corpus: Corpus, validation: Corpus | float
+    ) -> tuple[Sentences, Sentences]:
+        """Training and validation sentences."""
+        sentences = [words for words in _read(corpus) if any(words)]
+        if not isinstance(validation, (int, float)):
+            return sentences, _read(validation)
+        held_out = round(len(sentences) * validation)
+        if not 0 < held_out < len(sentences):
+            raise ValueError(
+                "Training needs sentences to learn from and others to choose the best epoch by: "
+                f"a larger corpus, or another `validation`. Received: {len(sentences)} sentences, "
+                f"validation={validation!r}"
+            )
+        order = np.random.default_rng(self.seed or 0).permutation(len(sentences))
+        return (
+            [sentences[index] for index in sorted(order[held_out:])],
+            [sentences[index] for index in sorted(order[:held_out])],
+        )
+
+    def _labelled(self, words: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Encoded characters and tags of a sentence, in pieces of whole words."""
+        pieces: list[list[str]] = [[]]
+        length = 0
+        for word in words:
+            if len(word) > WINDOW:
+                continue
+            if length + len(word) > WINDOW:
+                pieces.append([])
+                length = 0
+            pieces[-1].append(word)
+            length += len(word)
+        return [
+            (self._features.encode(["".join(piece)], len("".join(piece)))[0],
+             self.scheme.encode(piece))
+            for piece in pieces
+            if piece
+        ]
+
+    def _tags(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The best tags of each text of at most WINDOW characters, in few batch shapes."""
+        result: list[np.ndarray] = [np.zeros(0, "int32")] * len(texts)
+        waiting: dict[int, list[int]] = {length: [] for length in _LENGTHS}
+        for number, text in enumerate(texts):
+            length = next(length for length in _LENGTHS if len(text) <= length)
+            waiting[length].append(number)
+        for length, numbers in waiting.items():
+            for first in range(0, len(numbers), _ROWS):
+                batch = numbers[first : first + _ROWS]
+                rows = 1 if len(batch) == 1 else _ROWS
+                encoded = self._features.encode([texts[n] for n in batch], length)
+                padded = np.pad(encoded, ((0, rows - len(batch)), (0, 0), (0, 0)))
+                tags = self._tagger.predict_on_batch(padded)
+                for number, row in zip(batch, tags, strict=False):
+                    result[number] = row[: len(texts[number])]
+        return result
+
+
+class _BestTags(keras.layers.Layer):
+    """Decodes potentials under a scheme's constraints: (batch, time) int32, −1 where masked."""
+
+    def __init__(self, scheme: BMES) -> None:
+        super().__init__()
+        constraints = Constraints.of(scheme, len(scheme.labels))
+        assert constraints is not None
+        self.constraints = constraints
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((inputs.shape[0], None), dtype="int32")
+
+    def call(self, inputs: Any) -> Any:
+        parts = unpack(inputs)
+        transitions, start, end = self.constraints.apply(
+            parts.transitions, parts.start, parts.end
+        )
+        parts = parts._replace(transitions=transitions, start=start, end=end)
+        return LinearChain(**parts._asdict()).mode()[0]
+
+
+def _read(corpus: Corpus) -> Sentences:
+    return read_segmented(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"A model's file name should end in .keras. Received: {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} to write {path.name} into.")
+    return path

@@ -1,0 +1,66 @@
+"""Callbacks of a segmenter's training: keep the best model, show how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.tagging.scoring import SegmentationScore, score
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Scores each epoch on validation sentences, keeps the best weights, stops when it is time.
+
+    Adds `val_precision`, `val_recall` and `val_f1` to the logs. However training ends, Ctrl-C
+    included, `restore` brings the best weights back.
+
+    Args:
+        sentences: Validation sentences as lists of words.
+        segment_many: Turns texts into lists of words with the model as it is.
+        patience: Epochs without a better F1 after which training stops.
+        on_better: Called after each epoch that is better than all before.
+    """
+
+    def __init__(
+        self,
+        sentences: Sequence[Sequence[str]],
+        segment_many: Callable[[Sequence[str]], list[list[str]]],
+        *,
+        patience: int,
+        on_better: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self.sentences = sentences
+        self.segment_many = segment_many
+        self.patience = patience
+        self.on_better = on_better
+        self.best: SegmentationScore | None = None
+        self.best_epoch = 0
+        self._weights: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Scores the epoch."""
+        predicted = self.segment_many(["".join(words) for words in self.sentences])
+        result = score(self.sentences, predicted)
+        if logs is not None:
+            logs["val_precision"] = result.precision
+            logs["val_recall"] = result.recall
+            logs["val_f1"] = result.f1
+        if self.best is None or result.f1 > self.best.f1:
+            self.best, self.best_epoch = result, epoch
+            self._weights = [ops.convert_to_numpy(weight) for weight in self.model.weights]
+            self.on_better()
+        elif epoch - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def restore(self) -> bool:
+        """Brings the best weights back; whether there were any."""
+        if self._weights is None:
+            return False
+        for weight, value in zip(self.model.weights, self._weights, strict=True):
+            weight.assign(value)
+        return True
