@@ -19,7 +19,7 @@ from finegrain.losses.crf import CRFNegativeLogLikelihood
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.rules import Rule
 from finegrain.tagging.batches import Batches
-from finegrain.tagging.corpus import read_segmented
+from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.encoders import Encoder, get_encoder
 from finegrain.tagging.features import CharacterFeatures
 from finegrain.tagging.schemes import BMES
@@ -103,13 +103,20 @@ class Segmenter:
             )
         return self._model
 
+    @property
+    def transitions(self) -> np.ndarray | None:
+        """(tags, tags) scores [from, to] between neighbouring tags; None without a CRF."""
+        if not self.crf:
+            return None
+        return keras.ops.convert_to_numpy(self.model.get_layer("crf").transitions)
+
     def fit(
         self,
         corpus: Corpus,
         *,
         validation: Corpus | float = 0.1,
         epochs: int = 8,
-        batch_size: int = 32,
+        batch_size: int = 16,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -135,8 +142,8 @@ class Segmenter:
             The segmenter itself; `validation_score` holds the best epoch's score.
 
         Raises:
-            CorpusError: if a file cannot be read as a corpus.
-            ValueError: if there are too few sentences, or `save_to` is not a `.keras` file.
+            CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
+            ValueError: if `save_to` is not a `.keras` file in an existing folder.
             KeyboardInterrupt: on Ctrl-C, after the best weights so far are back in place.
         """
         train, held_out = self._sentences(corpus, validation)
@@ -309,7 +316,7 @@ class Segmenter:
             return sentences, _read(validation)
         held_out = round(len(sentences) * validation)
         if not 0 < held_out < len(sentences):
-            raise ValueError(
+            raise CorpusError(
                 "Training needs sentences to learn from and others to choose the best epoch by: "
                 f"a larger corpus, or another `validation`. Received: {len(sentences)} sentences, "
                 f"validation={validation!r}"

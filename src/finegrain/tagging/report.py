@@ -1,0 +1,118 @@
+"""What `finegrain demo` and `finegrain score` say: tables, and what was and was not observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+
+from finegrain.tagging.demo import DemoResult, Run, f1_difference
+from finegrain.tagging.schemes import BMES
+from finegrain.tagging.scoring import SegmentationScore
+
+
+def score_table(
+    scores: Mapping[str, SegmentationScore], seconds: Mapping[str, float] | None = None
+) -> Table:
+    """A table of scores, a line each."""
+    table = Table(pad_edge=False)
+    table.add_column("tagger")
+    for heading in ("F1", "precision", "recall", "OOV recall", "words"):
+        table.add_column(heading, justify="right")
+    if seconds is not None:
+        table.add_column("seconds", justify="right")
+    for name, result in scores.items():
+        oov = "–" if result.oov_recall is None else f"{result.oov_recall:.4f}"
+        numbers = [f"{result.f1:.4f}", f"{result.precision:.4f}", f"{result.recall:.4f}", oov]
+        numbers.append(f"{result.gold_words:,}")
+        if seconds is not None:
+            numbers.append(f"{seconds[name]:.0f}")
+        table.add_row(name, *numbers)
+    return table
+
+
+def transition_table(name: str, transitions: np.ndarray, labels: Sequence[str]) -> Table:
+    """A matrix with labelled rows (from) and columns (to); what the scheme forbids is dim."""
+    table = Table(title=name, pad_edge=False)
+    table.add_column("from \\ to")
+    for label in labels:
+        table.add_column(label, justify="right")
+    for label, row, allowed in zip(labels, transitions, BMES().allowed, strict=True):
+        cells = [
+            f"{value:.2f}" if permitted else f"[dim]{value:.2f}[/dim]"
+            for value, permitted in zip(row, allowed, strict=True)
+        ]
+        table.add_row(label, *cells)
+    return table
+
+
+def print_report(result: DemoResult, console: Console) -> None:
+    """Prints all that came of the demo."""
+    scores = {run.name: run.score for run in result.runs}
+    seconds = {run.name: run.seconds for run in result.runs}
+    console.print()
+    console.print("Words found on the held-out topics:")
+    console.print(score_table(scores, seconds))
+    console.print("Transition scores (what spells no word is dim):")
+    crfs = [run for run in result.runs if run.transitions is not None]
+    tables = [
+        transition_table(run.name, run.transitions, result.labels)
+        for run in crfs
+        if run.transitions is not None
+    ]
+    console.print(Columns(tables, padding=(0, 4)))
+    console.print("Observed:")
+    for line in observations(result):
+        console.print(f"• {line}", highlight=False)
+    console.print()
+    console.print(f"Model of the best tagger ({result.best.name}): {result.model_file}")
+    if result.picture_file is None:
+        console.print("No picture: matplotlib is missing (pip install 'finegrain\\[plots]').")
+    else:
+        console.print(f"Picture of the transitions: {result.picture_file}")
+    console.print("Next:")
+    model = result.model_file
+    console.print(f"  echo thisworksforanytext | finegrain segment {model}", highlight=False)
+    console.print("  finegrain train YOUR_CORPUS --out your.keras", highlight=False)
+    console.print("  finegrain score your.keras OTHER_CORPUS", highlight=False)
+
+
+def observations(result: DemoResult) -> list[str]:
+    """Sentences on what the numbers do and do not show."""
+    softmax, slow, fast = result.runs
+    return [
+        _comparison(softmax, slow),
+        _comparison(softmax, fast),
+        _comparison(slow, fast),
+        *(_matrix(run) for run in (slow, fast)),
+    ]
+
+
+def _comparison(first: Run, second: Run) -> str:
+    difference, low, high = f1_difference(first, second)
+    numbers = f"{difference:+.4f} (95 % interval over sentences {low:+.4f} to {high:+.4f})"
+    if low <= 0 <= high:
+        verdict = "no difference that this test set can tell from chance"
+    else:
+        verdict = "better" if difference > 0 else "worse"
+    return f"{second.name} against {first.name}: F1 {numbers}: {verdict}."
+
+
+def _matrix(run: Run) -> str:
+    scores, allowed = run.transitions, BMES().allowed
+    assert scores is not None
+    ordered = sum(
+        int(good > bad)
+        for row, permitted in zip(scores, allowed, strict=True)
+        for good in row[permitted]
+        for bad in row[~permitted]
+    )
+    pairs = int(sum(row.sum() * (~row).sum() for row in allowed))
+    return (
+        f"{run.name}: {ordered} of {pairs} pairs of transitions are in the right order (one that "
+        f"spells words above one from the same tag that does not); scores from {scores.min():.2f} "
+        f"to {scores.max():.2f}."
+    )
