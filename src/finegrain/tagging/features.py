@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -20,7 +21,7 @@ _EDGE = 0  # The code point that stands before the first and after the last char
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class CharacterFeatures(keras.layers.Layer):
-    """Embeds each character of a text together with its left and right character pair.
+    r"""Embeds each character of a text together with its left and right character pair.
 
     The layer knows its characters and pairs, and turns text into the numbers that it takes: a
     saved model needs no vocabulary beside it. Everything else is *unknown*, which has vectors of
@@ -43,7 +44,7 @@ class CharacterFeatures(keras.layers.Layer):
     >>> from finegrain.tagging.features import CharacterFeatures
     >>> layer = CharacterFeatures.of([["ab", "a"], ["ab"]], min_count=2)
     >>> layer.characters, layer.pairs
-    ('ab', ['\\x00a', 'ab'])
+    ('ab', ['\x00a', 'ab'])
     >>> layer.encode(["aba"], 4)[0].tolist()
     [[2, 2, 3], [3, 3, 1], [2, 1, 1], [0, 0, 0]]
     """
@@ -79,7 +80,7 @@ class CharacterFeatures(keras.layers.Layer):
             text = "".join(words)
             characters.update(text)
             edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
-            pairs.update(map("".join, zip(edged, edged[1:], strict=False)))
+            pairs.update(map("".join, pairwise(edged)))
         return cls(
             "".join(c for c, count in characters.items() if count >= min_count),
             [pair for pair, count in pairs.items() if count >= min_count],

@@ -87,7 +87,11 @@ def observations(result: DemoResult) -> list[str]:
         _comparison(softmax, slow),
         _comparison(softmax, fast),
         _comparison(slow, fast),
-        *(_matrix(run) for run in (slow, fast)),
+        *(
+            _matrix(run.name, run.transitions)
+            for run in (slow, fast)
+            if run.transitions is not None
+        ),
     ]
 
 
@@ -101,9 +105,8 @@ def _comparison(first: Run, second: Run) -> str:
     return f"{second.name} against {first.name}: F1 {numbers}: {verdict}."
 
 
-def _matrix(run: Run) -> str:
-    scores, allowed = run.transitions, BMES().allowed
-    assert scores is not None
+def _matrix(name: str, scores: np.ndarray) -> str:
+    allowed = BMES().allowed
     ordered = sum(
         int(good > bad)
         for row, permitted in zip(scores, allowed, strict=True)
@@ -112,7 +115,7 @@ def _matrix(run: Run) -> str:
     )
     pairs = int(sum(row.sum() * (~row).sum() for row in allowed))
     return (
-        f"{run.name}: {ordered} of {pairs} pairs of transitions are in the right order (one that "
+        f"{name}: {ordered} of {pairs} pairs of transitions are in the right order (one that "
         f"spells words above one from the same tag that does not); scores from {scores.min():.2f} "
         f"to {scores.max():.2f}."
     )

@@ -11,9 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from finegrain.crf.constraints import Constraints
-from finegrain.crf.linear_chain import LinearChain
-from finegrain.crf.potentials import unpack
 from finegrain.layers.crf import CRF
 from finegrain.losses.crf import CRFNegativeLogLikelihood
 from finegrain.optimizers.per_weight import PerWeight
@@ -24,6 +21,7 @@ from finegrain.tagging.encoders import Encoder, get_encoder
 from finegrain.tagging.features import CharacterFeatures
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scoring import SegmentationScore, score
+from finegrain.tagging.tagger import Tagger
 from finegrain.tagging.training import KeepBest
 from finegrain.tagging.windows import WINDOW, split_blanks, stitch, windows
 
@@ -31,8 +29,6 @@ Sentences = Sequence[Sequence[str]]
 Corpus = Sentences | str | os.PathLike[str]
 
 _TRANSITIONS = r"crf/(transitions|start|end)$"
-_LENGTHS = (32, 128, WINDOW)
-_ROWS = 32
 
 
 class Segmenter:
@@ -202,7 +198,7 @@ class Segmenter:
             if not blank
             for window in windows(start, end)
         ]
-        tags = self._tags([texts[number][w.start : w.end] for number, _, w in pieces])
+        tags = self._tagger.tags([texts[number][w.start : w.end] for number, _, w in pieces])
         parts: dict[tuple[int, int], list[Any]] = {}
         for (number, start, window), piece in zip(pieces, tags, strict=True):
             parts.setdefault((number, start), []).append((window, piece))
@@ -251,7 +247,8 @@ class Segmenter:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(
-                f"There is no model file of this name; `finegrain train` makes one. Received: {path}"
+                "There is no model file of this name; `finegrain train` makes one. "
+                f"Received: {path}"
             )
         segmenter = cls()
         try:
@@ -292,7 +289,7 @@ class Segmenter:
         self._features = features[0]
         self.crf = heads[0].use_transitions
         self._model = model
-        self._tagger = keras.Model(model.input, _BestTags(self.scheme)(model.output))
+        self._tagger = Tagger(model, features[0], self.scheme)
 
     def _optimizer(self, steps: int) -> PerWeight:
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -307,9 +304,7 @@ class Segmenter:
             rules = [Rule(_TRANSITIONS, learning_rate_multiplier=multiplier, name="transitions")]
         return PerWeight(keras.optimizers.Adam(schedule, global_clipnorm=5.0), rules)
 
-    def _sentences(
-        self, corpus: Corpus, validation: Corpus | float
-    ) -> tuple[Sentences, Sentences]:
+    def _sentences(self, corpus: Corpus, validation: Corpus | float) -> tuple[Sentences, Sentences]:
         """Training and validation sentences."""
         sentences = [words for words in _read(corpus) if any(words)]
         if not isinstance(validation, (int, float)):
@@ -340,50 +335,13 @@ class Segmenter:
             pieces[-1].append(word)
             length += len(word)
         return [
-            (self._features.encode(["".join(piece)], len("".join(piece)))[0],
-             self.scheme.encode(piece))
+            (
+                self._features.encode(["".join(piece)], len("".join(piece)))[0],
+                self.scheme.encode(piece),
+            )
             for piece in pieces
             if piece
         ]
-
-    def _tags(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The best tags of each text of at most WINDOW characters, in few batch shapes."""
-        result: list[np.ndarray] = [np.zeros(0, "int32")] * len(texts)
-        waiting: dict[int, list[int]] = {length: [] for length in _LENGTHS}
-        for number, text in enumerate(texts):
-            length = next(length for length in _LENGTHS if len(text) <= length)
-            waiting[length].append(number)
-        for length, numbers in waiting.items():
-            for first in range(0, len(numbers), _ROWS):
-                batch = numbers[first : first + _ROWS]
-                rows = 1 if len(batch) == 1 else _ROWS
-                encoded = self._features.encode([texts[n] for n in batch], length)
-                padded = np.pad(encoded, ((0, rows - len(batch)), (0, 0), (0, 0)))
-                tags = self._tagger.predict_on_batch(padded)
-                for number, row in zip(batch, tags, strict=False):
-                    result[number] = row[: len(texts[number])]
-        return result
-
-
-class _BestTags(keras.layers.Layer):
-    """Decodes potentials under a scheme's constraints: (batch, time) int32, −1 where masked."""
-
-    def __init__(self, scheme: BMES) -> None:
-        super().__init__()
-        constraints = Constraints.of(scheme, len(scheme.labels))
-        assert constraints is not None
-        self.constraints = constraints
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((inputs.shape[0], None), dtype="int32")
-
-    def call(self, inputs: Any) -> Any:
-        parts = unpack(inputs)
-        transitions, start, end = self.constraints.apply(
-            parts.transitions, parts.start, parts.end
-        )
-        parts = parts._replace(transitions=transitions, start=start, end=end)
-        return LinearChain(**parts._asdict()).mode()[0]
 
 
 def _read(corpus: Corpus) -> Sentences:
