@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 
-def bucket_lengths(lengths: Sequence[int], buckets: int = 4, multiple: int = 8) -> list[int]:
+def bucket_lengths(lengths: Sequence[int], buckets: int = 3, multiple: int = 8) -> list[int]:
     """At most `buckets` lengths, multiples of `multiple`, that pad `lengths` little.
 
     Dynamic programming over the possible lengths; cost is the number of padded positions.

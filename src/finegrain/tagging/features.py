@@ -34,6 +34,8 @@ class CharacterFeatures(keras.layers.Layer):
             tells by them which words of another corpus are new.
         character_dim: Size of a character's vector.
         pair_dim: Size of a pair's vector.
+        pair_dropout: Share of the pairs that are made unknown in training. It teaches the model
+            to do without the pairs that it will not have seen.
         **kwargs: Keras's own, such as `name`.
 
     Input shape: (batch, time, 3) integers, as `encode` makes them.
@@ -57,6 +59,7 @@ class CharacterFeatures(keras.layers.Layer):
         *,
         character_dim: int = 64,
         pair_dim: int = 48,
+        pair_dropout: float = 0.2,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,6 +68,8 @@ class CharacterFeatures(keras.layers.Layer):
         self.words = frozenset(words)
         self.character_dim = character_dim
         self.pair_dim = pair_dim
+        self.pair_dropout = pair_dropout
+        self.seed_generator = keras.random.SeedGenerator()
         self._character_codes = _code_points(self.characters)
         codes = _code_points("".join(self.pairs)).reshape(-1, 2)
         self._pair_codes = _pair_keys(codes[:, 0], codes[:, 1])
@@ -116,15 +121,22 @@ class CharacterFeatures(keras.layers.Layer):
         self.left_table = table("left_table", len(self.pairs), self.pair_dim)
         self.right_table = table("right_table", len(self.pairs), self.pair_dim)
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The vectors of (batch, time, 3) encoded characters."""
-        inputs = ops.cast(inputs, "int32")
+        characters, left, right = ops.unstack(ops.cast(inputs, "int32"), 3, axis=2)
+        if training and self.pair_dropout:
+            left, right = self._forget(left), self._forget(right)
+        columns = (characters, left, right)
         tables = (self.character_table, self.left_table, self.right_table)
         vectors = [
-            ops.take(ops.convert_to_tensor(table), inputs[:, :, column], axis=0)
-            for column, table in enumerate(tables)
+            ops.take(ops.convert_to_tensor(table), column, axis=0)
+            for column, table in zip(columns, tables, strict=True)
         ]
         return ops.concatenate(vectors, axis=-1)
+
+    def _forget(self, pairs: Tensor) -> Tensor:
+        drawn = keras.random.uniform(ops.shape(pairs), seed=self.seed_generator)
+        return ops.where(drawn < self.pair_dropout, UNKNOWN, pairs)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor:
         """(batch, time): true where there is a character."""
@@ -151,6 +163,7 @@ class CharacterFeatures(keras.layers.Layer):
             "pairs": self.pairs,
             "character_dim": self.character_dim,
             "pair_dim": self.pair_dim,
+            "pair_dropout": self.pair_dropout,
         }
 
 

@@ -16,7 +16,7 @@ from finegrain.tagging.schemes import TagScheme
 from finegrain.tagging.windows import WINDOW
 
 # Each pair of a length and a number of rows is compiled once.
-_LENGTHS = (32, 128, WINDOW)
+_LENGTHS = (64, WINDOW)
 _ROWS = 32
 
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-WINDOW = 512
+WINDOW = 256
 """Most characters that are tagged at once."""
 
-MARGIN = 64
+MARGIN = 32
 """Characters on either side of a cut whose tags the neighbouring window decides."""
 
 

@@ -1,0 +1,119 @@
+# Every target sets up what it needs in .venv: Python 3.11+ and make are enough to begin with.
+# A second call finds it there; a change of pyproject.toml or constraints.txt brings it up to date.
+
+PYTHON   ?= python3
+BACKENDS ?= jax torch tensorflow
+WORKERS  ?= 2
+# Further arguments of `finegrain demo` (make demo) or of pytest (make test), such as ARGS="-k crf".
+ARGS     ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+LOGS := build/test
+
+# The backend of the demo is JAX unless the caller chose one.
+demo_backend := $(or $(KERAS_BACKEND),jax)
+
+# What each environment stamp stands for: extras of pyproject.toml.
+extras_demo-$(demo_backend) := $(demo_backend),plots
+extras_test  := jax,torch,tensorflow,plots,test
+extras_bench := jax,torch,tensorflow,plots,bench
+extras_docs  := docs
+extras_lint  := dev
+# pyright reads the backends' own types, so that all of them must be there, always.
+extras_types := jax,torch,tensorflow,plots,dev
+
+stamp = $(VENV)/.installed-$(1)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two installations into one environment at a time would disturb each other.
+.NOTPARALLEL:
+.PHONY: help demo test bench check lint types docs format clean
+
+help:
+	@echo "make demo    train the three taggers of the demo side by side and show what came out"
+	@echo "make test    run the tests on each backend: BACKENDS=\"$(BACKENDS)\" WORKERS=$(WORKERS)"
+	@echo "make bench   run the benchmarks and print their tables"
+	@echo "make check   lint, format, types and documentation: everything but the tests"
+	@echo "make lint    the lint and format part of it; make types: the types"
+	@echo "make format  let ruff put the code in order"
+	@echo "make docs    build the documentation into site/"
+	@echo "make clean   remove the environment and everything that was built"
+
+demo: $(call stamp,demo-$(demo_backend))
+	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(ARGS)
+
+# The workers share the cores: libraries that would each take all of them get one thread.
+test: export TF_CPP_MIN_LOG_LEVEL = 2
+test: export OMP_NUM_THREADS = 1
+test: export OPENBLAS_NUM_THREADS = 1
+test: export MKL_NUM_THREADS = 1
+test: export TF_NUM_INTRAOP_THREADS = 1
+test: export TF_NUM_INTEROP_THREADS = 1
+# Not the settings that somebody keeps in ~/.keras.
+test: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras
+test: $(call stamp,test)
+	@rm -rf $(LOGS); mkdir -p $(LOGS); \
+	for backend in $(BACKENDS); do \
+	    echo "== tests on $$backend"; \
+	    { KERAS_BACKEND=$$backend COVERAGE_FILE=$(LOGS)/.coverage.$$backend $(BIN)/python -m pytest \
+	          -n $(WORKERS) --color=no --cov --cov-report= $(ARGS) 2>&1; \
+	      echo $$? > $(LOGS)/$$backend.status; } | tee $(LOGS)/$$backend.log; \
+	done; \
+	COVERAGE_FILE=$(LOGS)/.coverage $(BIN)/python -m coverage combine -q $(LOGS)/.coverage.* && \
+	    COVERAGE_FILE=$(LOGS)/.coverage $(BIN)/python -m coverage report; \
+	failed=0; \
+	echo "== summary"; \
+	for backend in $(BACKENDS); do \
+	    status=$$(cat $(LOGS)/$$backend.status 2>/dev/null); \
+	    closing=$$(sed -n 's/^=* *\([0-9].*\) in [0-9.]*s.*$$/\1/p' $(LOGS)/$$backend.log | tail -n 1); \
+	    echo "$$backend: $${closing:-no result, see $(LOGS)/$$backend.log}"; \
+	    [ "$$status" = 0 ] || failed=1; \
+	done; \
+	exit $$failed
+
+bench:
+	@set -- $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); \
+	if [ $$# -eq 0 ]; then echo "There is no benchmark yet: benchmarks/ has no script."; exit 0; fi; \
+	$(MAKE) --no-print-directory $(call stamp,bench) && \
+	for script in "$$@"; do \
+	    echo "== $$script"; TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python $$script $(ARGS) || exit 1; \
+	done
+
+check: lint types docs
+
+lint: $(call stamp,lint)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(call stamp,types)
+	$(BIN)/python -m pyright
+
+docs: $(call stamp,docs)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+format: $(call stamp,lint)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist site .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is made last, so that an installation cut short begins again with the next call.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: say make PYTHON=/path/to/python3" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "'$(PYTHON)' lacks venv or ensurepip: install its venv package (python3-venv on Debian)" >&2; \
+	    exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
+	@echo "Setting up $(VENV) with $(extras_$*) (minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt -e '.[$(extras_$*)]'
+	@touch $@
