@@ -54,7 +54,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model and picture.")] = Path(
         "demo"
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 8,
     seed: Seed = 0,
 ) -> None:
     """Train three taggers on Python's own manual, its blanks removed, and compare them."""
@@ -76,7 +76,7 @@ def train(
     ],
     validation: Annotated[
         Path | None,
-        typer.Option(help="Corpus to choose the best epoch by. Default: a tenth of CORPUS."),
+        typer.Option(help="Corpus to choose the best epoch by. Default: 5 % of CORPUS."),
     ] = None,
     encoder: Annotated[EncoderName, typer.Option(help="What reads the text.")] = EncoderName.cnn,
     crf: Annotated[
@@ -85,7 +85,10 @@ def train(
     crf_learning_rate_multiplier: Annotated[
         float, typer.Option(min=0.0, help="The transitions learn at learning rate × this.")
     ] = 10.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the corpus.")] = 8,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most passes over the corpus. Default: about 800 steps."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences a step.")] = 16,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 2e-3,
     seed: Seed = 0,
@@ -101,7 +104,7 @@ def train(
             seed=seed,
         )
         sentences = read_segmented(corpus)
-        held_out = 0.1 if validation is None else read_segmented(validation)
+        held_out = 0.05 if validation is None else read_segmented(validation)
     try:
         with _plain_errors(), TrainingProgress(console) as progress:
             segmenter.fit(
@@ -110,7 +113,7 @@ def train(
                 epochs=epochs,
                 batch_size=batch_size,
                 save_to=out,
-                callbacks=[progress.bar(out.name, epochs)],
+                callbacks=[progress.bar(out.name)],
                 verbose=0,
             )
     except KeyboardInterrupt:

@@ -74,7 +74,8 @@ class LinearChain:
                 "`emissions` should have shape (batch, time, tags). "
                 f"Received: emissions.shape={tuple(emissions.shape)}"
             )
-        num_tags = emissions.shape[-1]
+        # Kept as a number: TensorFlow forgets static sizes along the way.
+        self._num_tags = num_tags = _static_num_tags(emissions)
         transitions = ops.cast(ops.convert_to_tensor(transitions), dtype)
         _check_transitions(transitions, emissions)
         self.start = _boundary(start, "start", num_tags, dtype)
@@ -155,13 +156,13 @@ class LinearChain:
 
     def _score(self, emissions: Tensor, tags: Tensor) -> Tensor:
         here = ops.where(self.mask, tags, ops.zeros_like(tags))  # (B, T)
-        pairs = self._before(here) * emissions.shape[-1] + here
+        pairs = self._before(here) * self._num_tags + here
         emission = ops.take_along_axis(emissions, here[:, :, None], axis=2)[:, :, 0]
         if len(self.transitions.shape) == 2:
             transition = ops.take(ops.reshape(self.transitions, (-1,)), pairs, axis=0)
         else:
             entering = _entering(self.transitions)
-            by_pair = ops.reshape(entering, (*ops.shape(pairs), -1))
+            by_pair = ops.reshape(entering, (*ops.shape(pairs), self._num_tags**2))
             transition = ops.take_along_axis(by_pair, pairs[:, :, None], axis=2)[:, :, 0]
         zeros = ops.zeros_like(emission)
         is_last = ops.logical_and(self.mask, self._place == self._place[:, -1:])
@@ -190,6 +191,7 @@ class LinearChain:
         if len(transitions.shape) == 4:
             transitions = ops.transpose(_entering(transitions), (1, 0, 2, 3))
         return recursions.Steps(
+            num_tags=self._num_tags,
             emissions=ops.transpose(emissions, (1, 0, 2)),
             transitions=transitions,
             valid=ops.transpose(self.mask)[:, :, None],
@@ -231,6 +233,16 @@ def decode(potentials: Tensor) -> Tensor:
     """
     tags, _ = LinearChain.from_potentials(potentials).mode()
     return tags
+
+
+def _static_num_tags(emissions: Tensor) -> int:
+    num_tags = emissions.shape[-1]
+    if not isinstance(num_tags, int) or num_tags < 1:
+        raise ValueError(
+            "`emissions` should have a known number of tags, at least 1, as their last size. "
+            f"Received: emissions.shape={tuple(emissions.shape)}"
+        )
+    return num_tags
 
 
 def _computing_dtype(emissions: Tensor) -> str:

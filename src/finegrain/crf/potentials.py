@@ -60,16 +60,17 @@ def unpack(potentials: Tensor) -> Potentials:
     # While a model is exported the time may be a symbol, which cannot be compared.
     if isinstance(shape[1], int) and shape[1] < num_tags + 2:
         raise ValueError(_NOT_POTENTIALS.format(shape))
-    time = ops.shape(potentials)[1] - num_tags - 2
+    # Counted from the end: with bounds that are numbers, TensorFlow keeps the static sizes.
+    upper, lower = potentials[:, : -num_tags - 2], potentials[:1, -num_tags - 2 :, :num_tags]
     # All examples carry the same scores; the sum over at most one of them also serves an empty
     # batch.
-    shared = ops.sum(potentials[:1, time:, :num_tags], axis=0)
+    shared = ops.sum(lower, axis=0)
     return Potentials(
-        emissions=potentials[:, :time, :num_tags],
+        emissions=upper[:, :, :num_tags],
         transitions=shared[:num_tags],
         start=shared[num_tags],
         end=shared[num_tags + 1],
-        mask=potentials[:, :time, num_tags] > 0.5,
+        mask=upper[:, :, num_tags] > 0.5,
     )
 
 

@@ -20,27 +20,53 @@ from keras import ops
 Tensor = Any
 
 
+class Step(NamedTuple):
+    """One position: emission (B, K), valid and first (B, 1), transitions (B or 1, K, K)."""
+
+    emission: Tensor
+    valid: Tensor
+    first: Tensor
+    transitions: Tensor
+
+
 class Steps(NamedTuple):
     """What the recursions walk along, time first (shapes in the module's text)."""
 
+    num_tags: int
     emissions: Tensor
     transitions: Tensor
     valid: Tensor
     first: Tensor
 
     @property
-    def per_step(self) -> bool:
-        """Whether each step has transitions of its own."""
+    def _per_step(self) -> bool:
         return len(self.transitions.shape) == 4
 
-    def scanned(self) -> tuple[Tensor, ...]:
-        """The tensors that change from step to step."""
-        shared = (self.emissions, self.valid, self.first)
-        return (*shared, self.transitions) if self.per_step else shared
+    def packed(self) -> Tensor:
+        """(T, B, K + 2) or, with transitions of each step, (T, B, K + 2 + K²).
 
-    def transitions_at(self, extra: tuple[Tensor, ...]) -> Tensor:
-        """(B, K, K) or (1, K, K): the transitions of one step."""
-        return extra[0] if self.per_step else self.transitions[None]
+        One tensor, because `keras.ops.scan` on TensorFlow (Keras 3.15) takes no second one where
+        the time is unknown to the graph.
+        """
+        dtype = self.emissions.dtype
+        parts = [self.emissions, ops.cast(self.valid, dtype), ops.cast(self.first, dtype)]
+        if self._per_step:
+            rows = ops.shape(self.emissions)[:2]
+            parts.append(ops.reshape(self.transitions, (*rows, self.num_tags**2)))
+        return ops.concatenate(parts, axis=2)
+
+    def unpack(self, packed: Tensor) -> Step:
+        """The parts of one step of `packed`."""
+        num_tags = self.num_tags
+        transitions = self.transitions[None]
+        if self._per_step:
+            transitions = ops.reshape(packed[:, num_tags + 2 :], (-1, num_tags, num_tags))
+        return Step(
+            emission=packed[:, :num_tags],
+            valid=packed[:, num_tags, None] > 0.5,
+            first=packed[:, num_tags + 1, None] > 0.5,
+            transitions=transitions,
+        )
 
 
 def log_sum_exp(x: Tensor, axis: int) -> Tensor:
@@ -57,14 +83,14 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
 def log_partition(steps: Steps, start: Tensor, end: Tensor) -> Tensor:
     """(B,): the log of the sum over all tag sequences of exp(score); 0 for an empty chain."""
 
-    def step(alpha: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        emission, valid, first, *extra = inputs
-        moves = alpha[:, :, None] + steps.transitions_at(tuple(extra))  # (B, K from, K to)
-        arrived = ops.where(first, start[None], log_sum_exp(moves, axis=1))  # (B, K)
-        alpha = ops.where(valid, arrived + emission, alpha)
+    def forward(alpha: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
+        step = steps.unpack(packed)
+        moves = alpha[:, :, None] + step.transitions  # (B, K from, K to)
+        arrived = ops.where(step.first, start[None], log_sum_exp(moves, axis=1))  # (B, K)
+        alpha = ops.where(step.valid, arrived + step.emission, alpha)
         return alpha, alpha
 
-    alpha, _ = ops.scan(step, ops.zeros_like(steps.emissions[0]), steps.scanned())
+    alpha, _ = ops.scan(forward, ops.zeros_like(steps.emissions[0]), steps.packed())
     some = ops.any(steps.valid, axis=(0, 2))  # (B,)
     total = log_sum_exp(alpha + end[None], axis=1)
     return ops.where(some, total, ops.zeros_like(total))
@@ -72,24 +98,24 @@ def log_partition(steps: Steps, start: Tensor, end: Tensor) -> Tensor:
 
 def viterbi(steps: Steps, start: Tensor, end: Tensor) -> Tensor:
     """(T, B) int32: the best tag sequence; at masked positions the tag that is carried past."""
-    num_tags = steps.emissions.shape[-1]
-    itself = ops.arange(num_tags, dtype="int32")[None]  # (1, K)
+    itself = ops.arange(steps.num_tags, dtype="int32")[None]  # (1, K)
 
     def forward(
-        carry: tuple[Tensor, Tensor], inputs: tuple[Tensor, ...]
+        carry: tuple[Tensor, Tensor], packed: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         best, pointer = carry
-        emission, valid, first, *extra = inputs
-        moves = best[:, :, None] + steps.transitions_at(tuple(extra))  # (B, K from, K to)
-        arrived = ops.where(first, start[None], ops.max(moves, axis=1))
+        step = steps.unpack(packed)
+        moves = best[:, :, None] + step.transitions  # (B, K from, K to)
+        arrived = ops.where(step.first, start[None], ops.max(moves, axis=1))
         origin = ops.cast(ops.argmax(moves, axis=1), "int32")
-        pointer = ops.where(ops.logical_and(valid, ops.logical_not(first)), origin, itself)
-        best = ops.where(valid, arrived + emission, best)
+        linked = ops.logical_and(step.valid, ops.logical_not(step.first))
+        pointer = ops.where(linked, origin, itself)
+        best = ops.where(step.valid, arrived + step.emission, best)
         return (best, pointer), (best, pointer)
 
     initial = ops.zeros_like(steps.emissions[0])
     carry = (initial, ops.zeros_like(initial, dtype="int32"))
-    (best, _), (_, pointers) = ops.scan(forward, carry, steps.scanned())
+    (best, _), (_, pointers) = ops.scan(forward, carry, steps.packed())
     last = ops.cast(ops.argmax(best + end[None], axis=1), "int32")  # (B,)
 
     def backward(tag: Tensor, pointer: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,21 +29,20 @@ class TrainingProgress:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("epoch {task.fields[epoch]}/{task.total:g}"),
+            TextColumn("epoch {task.fields[epoch]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
         )
 
-    def bar(self, description: str, epochs: int) -> keras.callbacks.Callback:
+    def bar(self, description: str) -> keras.callbacks.Callback:
         """A new bar, as the Keras callback that moves it.
 
         Args:
             description: What is trained.
-            epochs: How many epochs it may take.
         """
-        task = self._progress.add_task(description, total=epochs, start=False, epoch=0, note="")
+        task = self._progress.add_task(description, total=None, start=False, epoch=0, note="")
         return _Bar(self, task, description)
 
     def __enter__(self) -> Self:
@@ -75,6 +74,7 @@ class _Bar(keras.callbacks.Callback):
         self.note = ""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.progress._progress.update(self.task, total=(self.params or {}).get("epochs"))
         self.progress._progress.start_task(self.task)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -65,7 +65,7 @@ class DemoResult:
         return max(self.runs, key=lambda run: run.score.f1)
 
 
-def run_demo(out: Path, console: Console, *, epochs: int = 12, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, console: Console, *, epochs: int = 8, seed: int = 0) -> DemoResult:
     """Trains and scores the three taggers, saves the best and a picture of the transitions.
 
     Args:
@@ -89,11 +89,11 @@ def run_demo(out: Path, console: Console, *, epochs: int = 12, seed: int = 0) ->
     }
     runs = []
     with TrainingProgress(console) as progress:
-        bars = {name: progress.bar(name, epochs) for name in settings}
+        bars = {name: progress.bar(name) for name in settings}
         for name, options in settings.items():
             started = perf_counter()
             segmenter = Segmenter("cnn", seed=seed, **options)
-            # No epoch is chosen by the test topics: a tenth of the training sentences chooses.
+            # No epoch is chosen by the test topics: a share of the training sentences chooses.
             segmenter.fit(
                 corpus.train, epochs=epochs, patience=epochs, callbacks=[bars[name]], verbose=0
             )

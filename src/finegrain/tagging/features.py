@@ -59,7 +59,7 @@ class CharacterFeatures(keras.layers.Layer):
         *,
         character_dim: int = 64,
         pair_dim: int = 48,
-        pair_dropout: float = 0.2,
+        pair_dropout: float = 0.3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

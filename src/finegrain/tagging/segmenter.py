@@ -110,8 +110,8 @@ class Segmenter:
         self,
         corpus: Corpus,
         *,
-        validation: Corpus | float = 0.1,
-        epochs: int = 8,
+        validation: Corpus | float = 0.05,
+        epochs: int | None = None,
         batch_size: int = 16,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
@@ -127,7 +127,8 @@ class Segmenter:
                 blanks between the words.
             validation: Sentences or a file that tell which epoch is best; or the share of the
                 corpus that is held out for it.
-            epochs: Most passes over the corpus.
+            epochs: Most passes over the corpus. By default as many as make about 800 steps, at
+                least 3 and at most 30.
             batch_size: Sentences a step.
             patience: Epochs without a better F1 after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
@@ -156,6 +157,8 @@ class Segmenter:
             batch_size=batch_size,
             seed=self.seed or 0,
         )
+        if epochs is None:
+            epochs = min(max(round(800 / len(batches)), 3), 30)
         self.model.compile(
             optimizer=self._optimizer(epochs * len(batches)),
             loss=CRFNegativeLogLikelihood(reduction="mean_with_sample_weight"),
