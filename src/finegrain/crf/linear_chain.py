@@ -40,17 +40,19 @@ class LinearChain:
 
     Example:
     >>> import numpy as np
+    >>> from keras import ops
     >>> from finegrain.crf import LinearChain
     >>> emissions = np.array([[[0.0, 1.0], [2.0, 0.0], [0.0, 0.0]]], "float32")
     >>> transitions = np.array([[0.5, 0.0], [0.0, -np.inf]], "float32")
     >>> chain = LinearChain(emissions, transitions, mask=np.array([[True, True, False]]))
     >>> tags, score = chain.mode()
-    >>> print(np.array(tags), np.array(score))
+    >>> print(ops.convert_to_numpy(tags), ops.convert_to_numpy(score))
     [[ 1  0 -1]] [3.]
-    >>> print(np.exp(np.array(chain.log_prob(np.array([[1, 0, 0]])))).round(4))
-    [0.5909]
-    >>> print(np.array(chain.log_partition()).round(4))
-    [3.5261]
+    >>> print(ops.convert_to_numpy(chain.log_partition()).round(4))
+    [3.5046]
+    >>> log_prob = ops.convert_to_numpy(chain.log_prob(tags))
+    >>> print(np.exp(log_prob).round(4))
+    [0.6037]
 
     References:
         John Lafferty, Andrew McCallum, Fernando Pereira, Conditional Random Fields:

@@ -12,51 +12,9 @@ from keras import ops
 
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
+from finegrain.optimizers.groups import SHARED_ARGUMENTS, Group, State, check_arguments
 from finegrain.optimizers.slots import step_state, weight_slots
 from finegrain.rules import Rule, check_rules_select, checked_multiplier, rules_of
-
-# What belongs to all weights together stays with PerWeight; its groups run without it.
-_SHARED_ARGUMENTS: dict[str, Any] = {
-    "clipnorm": None,
-    "global_clipnorm": None,
-    "clipvalue": None,
-    "use_ema": False,
-    "ema_momentum": 0.99,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
-}
-
-
-class _Group:
-    """The weights whose multiplier one rule (or none) decides, and what moves them."""
-
-    def __init__(self, rule: int | None, optimizer: keras.optimizers.Optimizer) -> None:
-        self.rule = rule
-        self.optimizer = optimizer
-        self.weights: list[keras.Variable] = []
-
-
-class _State:
-    """What PerWeight keeps out of Keras's sight.
-
-    Keras stores every optimizer that it finds in a list among another optimizer's attributes,
-    which would write the groups' state to the file a second time, and its callbacks set the
-    learning rates of any attribute called `optimizers` or `inner_optimizer`.
-    """
-
-    def __init__(
-        self, template: keras.optimizers.Optimizer, config: dict[str, Any], rules: Sequence[Rule]
-    ) -> None:
-        self.template = template
-        self.config = config
-        self.rules = list(rules)
-        self.multipliers: list[keras.Variable] = []
-        self.groups: list[_Group] = []
-        # (path, shape, indices of the rules that select it) of each weight of a saved model.
-        self.saved_selection: list[tuple[str, list[int], list[int]]] = []
-        self.selected: list[tuple[int, ...]] = []
-        self.group_of: dict[Any, _Group] = {}
 
 
 class _GroupLearningRate:
@@ -103,12 +61,12 @@ class PerWeight(keras.optimizers.Optimizer):
     ...     keras.layers.Dense(1, name="head", kernel_initializer="ones")])
     >>> optimizer = fg.PerWeight(
     ...     keras.optimizers.SGD(0.1), [fg.Rule("head", learning_rate_multiplier=100.0)])
-    >>> print(optimizer.describe(model).to_dicts()[2]["effective_learning_rate"])
-    10.0
+    >>> print(optimizer.describe(model).to_dicts()[2]["learning_rate_multiplier"])
+    100.0
     >>> model.compile(optimizer, loss="mse")
     >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
-    >>> bool(model.get_layer("head").bias.value[0] < -59.99)
-    True
+    >>> print(keras.ops.convert_to_numpy(model.get_layer("head").bias))
+    [-60.]
 
     Notes:
         The slots of the weights (momenta and the like) are saved under the weights' paths. A
@@ -126,19 +84,24 @@ class PerWeight(keras.optimizers.Optimizer):
         *,
         name: str | None = None,
     ) -> None:
-        optimizer = keras.optimizers.get(optimizer)
-        _check_arguments(optimizer, rules)
+        template = keras.optimizers.get(optimizer)
+        if isinstance(template, PerWeight):
+            raise ValueError(
+                "PerWeight cannot wrap another PerWeight: put all rules into one list. "
+                f"Received: optimizer={optimizer!r}"
+            )
+        check_arguments(template, rules)
         # Read now: within a TensorFlow graph, where `build` may run, a rate has no value.
-        config = optimizer.get_config()
+        config = template.get_config()
         super().__init__(
             # A base rate that is a number is kept in a variable of our own.
             learning_rate=config["learning_rate"]
             if isinstance(config["learning_rate"], float)
-            else optimizer._learning_rate,
+            else template._learning_rate,
             name=name or "per_weight",
-            **{key: config.get(key, default) for key, default in _SHARED_ARGUMENTS.items()},
+            **{key: config.get(key, default) for key, default in SHARED_ARGUMENTS.items()},
         )
-        self._state = _State(optimizer, config, rules)
+        self._state = State(template, config, rules)
         for rule in rules:
             self._state.multipliers.append(
                 self.add_variable(
@@ -155,11 +118,11 @@ class PerWeight(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         self._state.selected = self._select(variables)
-        groups: dict[int | None, _Group] = {}
+        groups: dict[int | None, Group] = {}
         for variable, selected in zip(variables, self._state.selected, strict=True):
             rule = max(selected, default=None)
             if rule not in groups:
-                groups[rule] = _Group(rule, self._group_optimizer(rule))
+                groups[rule] = Group(self._state.group_optimizer(_GroupLearningRate(self, rule)))
             groups[rule].weights.append(variable)
             self._state.group_of[self._var_key(variable)] = groups[rule]
         self._state.groups = list(groups.values())
@@ -178,20 +141,6 @@ class PerWeight(keras.optimizers.Optimizer):
             return [tuple(saved[matches[index]][2]) for index in range(len(variables))]
         check_rules_select(self._state.rules, variables)
         return [rules_of(self._state.rules, variable) for variable in variables]
-
-    def _group_optimizer(self, rule: int | None) -> keras.optimizers.Optimizer:
-        template = self._state.template
-        config = dict(self._state.config)
-        for key, default in _SHARED_ARGUMENTS.items():
-            if key in config:
-                config[key] = default
-        config["learning_rate"] = _GroupLearningRate(self, rule)
-        optimizer = type(template).from_config(config)
-        # What `exclude_from_weight_decay` sets is not in the config.
-        for attribute in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
-            if hasattr(template, attribute):
-                setattr(optimizer, attribute, getattr(template, attribute))
-        return optimizer
 
     def _learning_rate_under(self, rule: int | None) -> Any:
         # As a tensor: an optimizer would track a variable found among its attributes as its own.
@@ -364,7 +313,7 @@ class PerWeight(keras.optimizers.Optimizer):
         """The arguments that make an equal optimizer, with the rates as they are now."""
         shared = super().get_config()
         config = dict(self._state.config)
-        for key in _SHARED_ARGUMENTS:
+        for key in SHARED_ARGUMENTS:
             if key in config:
                 config[key] = shared[key]
         config["learning_rate"] = shared["learning_rate"]
@@ -411,33 +360,3 @@ class PerWeight(keras.optimizers.Optimizer):
 
 def _rule_name(rule: Rule) -> str:
     return f"rule:{checkpoint.key(rule.name)}"
-
-
-def _check_arguments(optimizer: keras.optimizers.Optimizer, rules: Sequence[Rule]) -> None:
-    if hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
-        raise ValueError(
-            "PerWeight takes the optimizer that moves the weights, not a wrapper. To combine them "
-            "put PerWeight inside: `LossScaleOptimizer(PerWeight(...))`. "
-            f"Received: optimizer={optimizer!r}"
-        )
-    if isinstance(optimizer, PerWeight):
-        raise ValueError(
-            "PerWeight cannot wrap another PerWeight: put all rules into one list. "
-            f"Received: optimizer={optimizer!r}"
-        )
-    if optimizer.built:
-        raise ValueError(
-            "PerWeight takes an optimizer that has not been built: the state of this one would "
-            f"be lost. Pass a new one. Received: optimizer={optimizer!r}"
-        )
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"`rules` should be a list of `finegrain.Rule`. Received: {rule!r} in {rules!r}"
-            )
-    names = [rule.name for rule in rules]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(
-            f"Rules should have different names; give one of them `name=`. Received: {repeated}"
-        )
