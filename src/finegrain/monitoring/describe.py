@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
@@ -85,7 +86,7 @@ class Description:
             yield label, f"{len(group)} weights", first
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(title="How each weight learns", title_justify="left", pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("weight", overflow="fold", ratio=3)
         table.add_column("shape", justify="right", no_wrap=True)
         table.add_column("rate ×", justify="right", no_wrap=True)

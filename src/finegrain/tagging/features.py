@@ -34,13 +34,20 @@ class CharacterFeatures(keras.layers.Layer):
             tells by them which words of another corpus are new.
         character_dim: Size of a character's vector.
         pair_dim: Size of a pair's vector.
-        pair_dropout: Share of the pairs that are made unknown in training. It teaches the model
-            to do without the pairs that it will not have seen.
+        pair_counts: How often each of the pairs occurs in training. A pair of count n is made
+            unknown in training with probability forgetting / (forgetting + n): the model learns
+            to do without rare pairs, as it will have to with new ones.
+        forgetting: See there; 0 never forgets.
         **kwargs: Keras's own, such as `name`.
 
     Input shape: (batch, time, 3) integers, as `encode` makes them.
 
     Output shape: (batch, time, character_dim + 2 · pair_dim), with a mask (batch, time).
+
+    References:
+        Eliyahu Kiperwasser, Yoav Goldberg, Simple and Accurate Dependency Parsing Using
+        Bidirectional LSTM Feature Representations, 2016, https://arxiv.org/abs/1603.04351
+        (forgetting by count, there of words)
 
     Example:
     >>> from finegrain.tagging.features import CharacterFeatures
@@ -59,16 +66,20 @@ class CharacterFeatures(keras.layers.Layer):
         *,
         character_dim: int = 64,
         pair_dim: int = 48,
-        pair_dropout: float = 0.3,
+        pair_counts: Sequence[int] | None = None,
+        forgetting: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.characters = "".join(sorted(set(characters)))
-        self.pairs = sorted(set(pairs))
+        counts = [0] * len(pairs) if pair_counts is None else pair_counts
+        by_pair = dict(sorted(zip(pairs, counts, strict=True)))
+        self.pairs = list(by_pair)
+        self.pair_counts = list(by_pair.values()) if pair_counts is not None else None
         self.words = frozenset(words)
         self.character_dim = character_dim
         self.pair_dim = pair_dim
-        self.pair_dropout = pair_dropout
+        self.forgetting = forgetting
         self.seed_generator = keras.random.SeedGenerator()
         self._character_codes = _code_points(self.characters)
         codes = _code_points("".join(self.pairs)).reshape(-1, 2)
@@ -90,6 +101,7 @@ class CharacterFeatures(keras.layers.Layer):
             "".join(c for c, count in characters.items() if count >= min_count),
             [pair for pair, count in pairs.items() if count >= min_count],
             {word for words in sentences for word in words},
+            pair_counts=[count for count in pairs.values() if count >= min_count],
             **kwargs,
         )
 
@@ -124,7 +136,7 @@ class CharacterFeatures(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """The vectors of (batch, time, 3) encoded characters."""
         characters, left, right = ops.unstack(ops.cast(inputs, "int32"), 3, axis=2)
-        if training and self.pair_dropout:
+        if training and self.pair_counts and self.forgetting:
             left, right = self._forget(left), self._forget(right)
         columns = (characters, left, right)
         tables = (self.character_table, self.left_table, self.right_table)
@@ -135,8 +147,11 @@ class CharacterFeatures(keras.layers.Layer):
         return ops.concatenate(vectors, axis=-1)
 
     def _forget(self, pairs: Tensor) -> Tensor:
+        counts = np.array(self.pair_counts, "float32")
+        known = self.forgetting / (self.forgetting + counts)
+        probability = ops.take(np.r_[np.zeros(FIRST_KNOWN, "float32"), known], pairs, axis=0)
         drawn = keras.random.uniform(ops.shape(pairs), seed=self.seed_generator)
-        return ops.where(drawn < self.pair_dropout, UNKNOWN, pairs)
+        return ops.where(drawn < probability, UNKNOWN, pairs)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor:
         """(batch, time): true where there is a character."""
@@ -163,7 +178,8 @@ class CharacterFeatures(keras.layers.Layer):
             "pairs": self.pairs,
             "character_dim": self.character_dim,
             "pair_dim": self.pair_dim,
-            "pair_dropout": self.pair_dropout,
+            "pair_counts": self.pair_counts,
+            "forgetting": self.forgetting,
         }
 
 

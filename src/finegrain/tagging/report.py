@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ def score_table(
     scores: Mapping[str, SegmentationScore], seconds: Mapping[str, float] | None = None
 ) -> Table:
     """A table of scores, a line each."""
-    table = Table(pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tagger")
     for heading in ("F1", "precision", "recall", "OOV recall", "words"):
         table.add_column(heading, justify="right")
@@ -36,8 +37,8 @@ def score_table(
 
 def transition_table(name: str, transitions: np.ndarray, labels: Sequence[str]) -> Table:
     """A matrix with labelled rows (from) and columns (to); what the scheme forbids is dim."""
-    table = Table(title=name, pad_edge=False)
-    table.add_column("from \\ to")
+    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column()
     for label in labels:
         table.add_column(label, justify="right")
     for label, row, allowed in zip(labels, transitions, BMES().allowed, strict=True):
@@ -56,7 +57,7 @@ def print_report(result: DemoResult, console: Console) -> None:
     console.print()
     console.print("Words found on the held-out topics:")
     console.print(score_table(scores, seconds))
-    console.print("Transition scores (what spells no word is dim):")
+    console.print("Transition scores, from row to column (what spells no word is dim):")
     crfs = [run for run in result.runs if run.transitions is not None]
     tables = [
         transition_table(run.name, run.transitions, result.labels)
