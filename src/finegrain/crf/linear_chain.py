@@ -85,20 +85,20 @@ class LinearChain:
         emissions = ops.cast(emissions, dtype)
         self._has_gaps = mask is not None
         if mask is None:
-            mask = ops.ones_like(emissions[:, :, 0], dtype="bool")
+            valid = ops.ones_like(emissions[:, :, 0], dtype="bool")
         else:
-            mask = _checked_mask(mask, emissions)
+            valid = _checked_mask(mask, emissions)
             # A `where` also keeps the gradient of what stands at masked positions at zero.
-            emissions = ops.where(mask[:, :, None], emissions, ops.zeros_like(emissions))
+            emissions = ops.where(valid[:, :, None], emissions, ops.zeros_like(emissions))
             if len(transitions.shape) == 4:
-                into = mask[:, 1:, None, None]
+                into = valid[:, 1:, None, None]
                 transitions = ops.where(into, transitions, ops.zeros_like(transitions))
         self._no_time = emissions.shape[1] == 0
         if self._no_time:  # Loops and maxima need a position, be it a masked one.
-            emissions, mask = _one_step(emissions), _one_step(mask)
-        self.emissions, self.transitions, self.mask = emissions, transitions, mask
+            emissions, valid = _one_step(emissions), _one_step(valid)
+        self.emissions, self.transitions, self.mask = emissions, transitions, valid
         # Place of each position in its chain, counted from 1; (B, T).
-        self._place = ops.cumsum(ops.cast(mask, "int32"), axis=1)
+        self._place = ops.cumsum(ops.cast(valid, "int32"), axis=1)
 
     @classmethod
     def from_potentials(cls, potentials: Tensor) -> LinearChain:
@@ -286,25 +286,25 @@ def _check_transitions(transitions: Tensor, emissions: Tensor) -> None:
 def _boundary(scores: Tensor | None, name: str, num_tags: int, dtype: str) -> Tensor:
     if scores is None:
         return ops.zeros((num_tags,), dtype=dtype)
-    scores = ops.cast(ops.convert_to_tensor(scores), dtype)
-    if not _fits(scores.shape, (num_tags,)):
+    given = ops.cast(ops.convert_to_tensor(scores), dtype)
+    if not _fits(given.shape, (num_tags,)):
         raise ValueError(
             f"`{name}` should have shape (tags,), here {(num_tags,)}. "
-            f"Received: {name}.shape={tuple(scores.shape)}"
+            f"Received: {name}.shape={tuple(given.shape)}"
         )
-    return scores
+    return given
 
 
 def _checked_mask(mask: Tensor, emissions: Tensor) -> Tensor:
-    mask = ops.convert_to_tensor(mask)
-    if keras.backend.standardize_dtype(mask.dtype) != "bool":
+    given = ops.convert_to_tensor(mask)
+    if keras.backend.standardize_dtype(given.dtype) != "bool":
         raise TypeError(
             "`mask` should be boolean (compare numbers first, as in `lengths > 0`). "
-            f"Received: mask.dtype={mask.dtype}"
+            f"Received: mask.dtype={given.dtype}"
         )
-    if not _fits(mask.shape, emissions.shape[:2]):
+    if not _fits(given.shape, emissions.shape[:2]):
         raise ValueError(
             "`mask` should have shape (batch, time), here "
-            f"{tuple(emissions.shape[:2])}. Received: mask.shape={tuple(mask.shape)}"
+            f"{tuple(emissions.shape[:2])}. Received: mask.shape={tuple(given.shape)}"
         )
-    return mask
+    return given

@@ -36,7 +36,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
     def __init__(self, name: str = "viterbi_accuracy", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(  # type: ignore[override]
+    def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         """Counts the positions of a batch.

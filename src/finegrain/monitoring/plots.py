@@ -37,9 +37,8 @@ def matrices(
     axes = figure.subplots(1, len(tables), squeeze=False)[0]
     finite = [np.abs(table[np.isfinite(table)]).max(initial=1e-6) for table in tables.values()]
     limit = float(max(finite))
-    image = None
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
-        image = axis.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(name)
         axis.set_xticks(range(len(columns)), columns)
         axis.set_yticks(range(len(rows)), rows)
@@ -51,5 +50,5 @@ def matrices(
             axis.text(column, row, text, ha="center", va="center", color=color)
     axes[0].set_ylabel("from")
     figure.suptitle(title)
-    figure.colorbar(image, ax=list(axes), shrink=0.8)
+    figure.colorbar(axes[0].images[0], ax=list(axes), shrink=0.8)
     return figure

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-Place = tuple[str, Sequence[int]]
+Place = tuple[str, list[int]]
 """(unique path, shape) of a weight."""
 
 NamedState = Iterable[tuple[str, keras.Variable]]
@@ -97,11 +97,14 @@ def load(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> di
 
 def _saved_keys(store: Any, names: set[str], weights: Sequence[keras.Variable]) -> dict[str, str]:
     """The keys of today's weights → the keys that they were saved under."""
-    saved = sorted(
-        (*np.asarray(store[name]).tolist(), name.removesuffix(":place"))
+    saved_places = {
+        name.removesuffix(":place"): [int(size) for size in np.asarray(store[name])]
         for name in names
         if name.endswith(":place")
-    )
+    }
+    saved = sorted(saved_places, key=lambda name: saved_places[name][0])
     today = places(weights)
-    matches = match_weights([(row[-1].replace("|", "/"), row[1:-1]) for row in saved], today)
-    return {key(today[index][0]): saved[match][-1] for index, match in matches.items()}
+    matches = match_weights(
+        [(name.replace("|", "/"), saved_places[name][1:]) for name in saved], today
+    )
+    return {key(today[index][0]): saved[match] for index, match in matches.items()}

@@ -67,7 +67,7 @@ class Batches(keras.utils.PyDataset):
             rows = np.flatnonzero(bucket_of == index)
             x = np.zeros((len(rows), length, inputs[0].shape[1]), "int32")
             y = np.full((len(rows), length), -1, "int32")
-            for place, row in enumerate(rows):
+            for place, row in enumerate(rows.tolist()):
                 x[place, : lengths[row]] = inputs[row]
                 y[place, : lengths[row]] = tags[row]
             self.buckets.append((x, y))

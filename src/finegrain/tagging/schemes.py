@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,11 +76,13 @@ class BMES:
         https://aclanthology.org/O03-4002/
     """
 
-    labels: Final = ("s", "b", "m", "e")
-    allowed_start: Final = _frozen([1, 1, 0, 0])
-    allowed_end: Final = _frozen([1, 0, 0, 1])
-    # A tag that ends a word is followed by one that begins a word; any other by one that does not.
-    allowed: Final = _frozen([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
+    def __init__(self) -> None:
+        self.labels = ("s", "b", "m", "e")
+        self.allowed_start = _frozen([1, 1, 0, 0])
+        self.allowed_end = _frozen([1, 0, 0, 1])
+        # A tag that ends a word is followed by one that begins a word; any other by one that
+        # does not.
+        self.allowed = _frozen([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
 
     def encode(self, words: Sequence[str]) -> NDArray[np.int32]:
         """Returns the tags of the characters of a sentence.
