@@ -1,5 +1,17 @@
 """Fine-grained control of learning for Keras 3 on JAX, PyTorch and TensorFlow."""
 
+try:
+    import keras as _keras  # noqa: F401  (to say what is missing, if it is the backend)
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "torch", "tensorflow"):
+        raise
+    raise ModuleNotFoundError(
+        f"Keras is set to the backend {error.name!r}, which is not installed. Install one, such "
+        "as pip install 'finegrain[jax]', and name it in the environment: KERAS_BACKEND=jax "
+        "(or torch, or tensorflow).",
+        name=error.name,
+    ) from error
+
 from finegrain import crf, layers, losses, metrics, monitoring, optimizers, tagging
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.rules import Rule

@@ -84,7 +84,7 @@ def train(
     ] = True,
     crf_learning_rate_multiplier: Annotated[
         float, typer.Option(min=0.0, help="The transitions learn at learning rate × this.")
-    ] = 10.0,
+    ] = 100.0,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Most passes over the corpus. Default: about 800 steps."),

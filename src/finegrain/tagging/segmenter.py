@@ -72,7 +72,7 @@ class Segmenter:
         encoder: str | Encoder = "cnn",
         *,
         crf: bool = True,
-        crf_learning_rate_multiplier: float = 10.0,
+        crf_learning_rate_multiplier: float = 100.0,
         constrain_training: bool = False,
         width: int = 128,
         dropout: float = 0.3,
