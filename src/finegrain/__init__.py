@@ -1,7 +1,7 @@
 """Fine-grained control of learning for Keras 3 on JAX, PyTorch and TensorFlow."""
 
 try:
-    import keras as _keras  # noqa: F401  (to say what is missing, if it is the backend)
+    from finegrain import crf, layers, losses, metrics, monitoring, optimizers, tagging
 except ModuleNotFoundError as error:
     if error.name not in ("jax", "torch", "tensorflow"):
         raise
@@ -12,7 +12,6 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from finegrain import crf, layers, losses, metrics, monitoring, optimizers, tagging
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.rules import Rule
 

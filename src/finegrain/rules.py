@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
@@ -23,7 +24,8 @@ class Rule:
             finds one of them in its path: `"crf"` selects `tagger/crf/transitions`, `"bias$"`
             every bias. Paths are those that `variable.path` and `PerWeight.describe` show.
         learning_rate_multiplier: A finite number ≥ 0. The weights learn at base learning rate ×
-            multiplier. 0 holds them where they are.
+            multiplier. 0 holds them where they are (except under Ftrl, which divides by the
+            rate, and, to rounding, under ScheduleFreeAdamW).
         name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to the
             expression itself.
 
@@ -109,13 +111,12 @@ def _checked_patterns(weights: str | Sequence[str]) -> list[str]:
 
 def checked_multiplier(value: float) -> float:
     """`value` as a float, or an error that says what a multiplier may be."""
-    try:
-        multiplier = float(value)
-    except (TypeError, ValueError) as error:
+    if not isinstance(value, Real):
         raise TypeError(
             "`learning_rate_multiplier` should be a finite number >= 0. "
             f"Received: learning_rate_multiplier={value!r}"
-        ) from error
+        )
+    multiplier = float(value)
     if not math.isfinite(multiplier) or multiplier < 0:
         raise ValueError(
             "`learning_rate_multiplier` should be a finite number >= 0. "

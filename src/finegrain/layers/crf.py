@@ -125,11 +125,15 @@ class CRF(keras.layers.Layer):
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Potentials (batch, time + tags + 2, tags + 1) of features (batch, time, features)."""
+        if mask is None:
+            valid = ops.ones_like(inputs[:, :, 0], dtype="bool")
+        else:
+            # What stands at masked positions may be NaN: it must not reach the projection.
+            valid = ops.cast(mask, "bool")
+            inputs = ops.where(valid[:, :, None], inputs, ops.zeros_like(inputs))
         scores = ops.matmul(inputs, self.kernel) + self.bias if self.use_projection else inputs
         scores = ops.cast(scores, self.potentials_dtype)
-        if mask is None:
-            mask = ops.ones_like(scores[:, :, 0], dtype="bool")
-        return pack(scores, *self._chain_scores(scores.dtype), mask)
+        return pack(scores, *self._chain_scores(scores.dtype), valid)
 
     def _chain_scores(self, dtype: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Transitions (tags, tags), start (tags,) and end (tags,)."""

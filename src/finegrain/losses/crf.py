@@ -76,8 +76,12 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
 def labelled_chain(y_true: Tensor, y_pred: Tensor) -> tuple[LinearChain, Tensor]:
     """The chain over the positions that have a tag, and the (batch, time) int32 tags."""
     parts = unpack(y_pred)
-    tags = ops.cast(y_true, "int32")
-    if len(tags.shape) == 3 and tags.shape[2] == 1:
-        tags = tags[:, :, 0]
+    tags = as_tags(y_true)
     chain = LinearChain(**parts._replace(mask=ops.logical_and(parts.mask, tags >= 0))._asdict())
     return chain, tags
+
+
+def as_tags(y_true: Tensor) -> Tensor:
+    """(batch, time) int32 tags from what Keras hands on: floats, perhaps (batch, time, 1)."""
+    tags = ops.cast(y_true, "int32")
+    return tags[:, :, 0] if len(tags.shape) == 3 and tags.shape[2] == 1 else tags

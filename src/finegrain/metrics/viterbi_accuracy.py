@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from finegrain.crf.linear_chain import decode
+from finegrain.losses.crf import as_tags
 
 Tensor = Any
 
@@ -46,7 +47,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
             y_pred: (batch, time + tags + 2, tags + 1) potentials.
             sample_weight: (batch,) or (batch, time).
         """
-        tags = ops.cast(y_true, "int32")
+        tags = as_tags(y_true)
         decoded = decode(y_pred)
         counted = ops.cast(ops.logical_and(decoded >= 0, tags >= 0), self.dtype)
         if sample_weight is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ class Description:
         table.add_column("rules", overflow="fold", ratio=2)
         for label, shape, report in self._rows():
             table.add_row(
-                label,
+                Text(label),
                 shape,
                 f"{report.learning_rate_multiplier:g}",
                 f"{report.effective_learning_rate:.3g}",
                 f"{report.weight_decay:g}" if report.weight_decay else "–",
-                ", ".join(report.rules) or "–",
+                Text(", ".join(report.rules) or "–"),
             )
         yield table
         for group in self.groups():

@@ -27,11 +27,11 @@ class TrainingProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("epoch {task.fields[epoch]}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -61,7 +61,8 @@ class TrainingProgress:
         """Moves a bar to `done` epochs; `whole` when an epoch has just ended."""
         self._progress.update(task, completed=done, epoch=math.ceil(done), note=note)
         if whole and not self.console.is_terminal:
-            self.console.print(f"{description}: epoch {done:g}, {note}", highlight=False)
+            line = f"{description}: epoch {done:g}, {note}"
+            self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class _Bar(keras.callbacks.Callback):

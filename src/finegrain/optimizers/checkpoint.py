@@ -7,6 +7,7 @@ paths become bars, since a slash opens a group in the file.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -40,11 +41,16 @@ def places(variables: Sequence[keras.Variable]) -> list[Place]:
 def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int, int]:
     """Which saved weight is which of today's: {index of today's: index of the saved one}.
 
-    Both lists are in the model's order. Equal paths match first. Paths are
-    not always the same in a model built again: layers named by Keras are counted through the
-    process, and `Bidirectional` loses its name from its weights' paths on loading. So what is
-    left over matches in order, if it agrees in number, shapes and last names.
+    Both lists are in the model's order. Where both models have the same paths, equal paths
+    match. But paths change when a model is built again: Keras counts the layers that it names
+    through the process, and `Bidirectional` loses its name from its weights' paths on loading.
+    So models that agree in order, but for such counts, match in order; in others, equal paths
+    match first, and then in order what agrees in number, shapes and last names.
     """
+    if {path for path, _ in saved} != {path for path, _ in weights} and [
+        _uncounted(place) for place in saved
+    ] == [_uncounted(place) for place in weights]:
+        return {index: index for index in range(len(weights))}
     index_of = {path: index for index, (path, _) in enumerate(saved)}
     matches = {
         index: index_of[path]
@@ -54,14 +60,19 @@ def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int,
     taken = set(matches.values())
     rest = [index for index in range(len(weights)) if index not in matches]
     rest_saved = [index for index in range(len(saved)) if index not in taken]
-
-    def kind(weight: Place) -> tuple[str, list[int]]:
-        path, shape = weight
-        return path.rpartition("/")[2].partition("#")[0], list(shape)
-
-    if [kind(weights[i]) for i in rest] == [kind(saved[i]) for i in rest_saved]:
+    if [_kind(weights[index]) for index in rest] == [_kind(saved[index]) for index in rest_saved]:
         matches |= dict(zip(rest, rest_saved, strict=True))
     return matches
+
+
+def _uncounted(place: Place) -> tuple[str, list[int]]:
+    path, shape = place
+    return re.sub(r"_\d+(?=/|$)|#\d+$", "", path), list(shape)
+
+
+def _kind(place: Place) -> tuple[str, list[int]]:
+    path, shape = place
+    return path.rpartition("/")[2].partition("#")[0], list(shape)
 
 
 def key(path: str) -> str:

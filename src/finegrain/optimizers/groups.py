@@ -65,6 +65,28 @@ class State:
                 setattr(optimizer, attribute, getattr(self.template, attribute))
         return optimizer
 
+    def weight_decay(self, weight: keras.Variable) -> float:
+        """The share of `weight` that is taken off at each step, per unit of learning rate."""
+        decay = self.template.weight_decay
+        return float(decay) if decay and self.template._use_weight_decay(weight) else 0.0
+
+
+def serialize_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimizer as JSON that every backend can read.
+
+    On torch, Keras puts classes of its own in the place of its public ones, and would name them.
+    """
+    serialized = keras.saving.serialize_keras_object(optimizer)
+    kind = type(optimizer)
+    if kind.__module__.startswith("keras.src.backend."):
+        public = next(k for k in kind.__mro__ if getattr(keras.optimizers, k.__name__, None) is k)
+        serialized |= {
+            "module": "keras.optimizers",
+            "class_name": public.__name__,
+            "registered_name": None,
+        }
+    return serialized
+
 
 def check_arguments(optimizer: keras.optimizers.Optimizer, rules: Sequence[Rule]) -> None:
     """Raises for an optimizer or rules that PerWeight cannot work with."""

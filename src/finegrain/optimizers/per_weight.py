@@ -12,7 +12,13 @@ from keras import ops
 
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.groups import SHARED_ARGUMENTS, Group, State, check_arguments
+from finegrain.optimizers.groups import (
+    SHARED_ARGUMENTS,
+    Group,
+    State,
+    check_arguments,
+    serialize_optimizer,
+)
 from finegrain.optimizers.slots import step_state, weight_slots
 from finegrain.rules import Rule, check_rules_select, checked_multiplier, rules_of
 
@@ -234,7 +240,7 @@ class PerWeight(keras.optimizers.Optimizer):
                     optimizer=self._state.template.__class__.__name__,
                     learning_rate_multiplier=multiplier,
                     effective_learning_rate=base * multiplier,
-                    weight_decay=float(self._state.template.weight_decay or 0.0),
+                    weight_decay=self._state.weight_decay(weight),
                     gradient=(),
                     trainable=True,
                     rules=tuple(rules[index].name for index in selected),
@@ -331,7 +337,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 }
             )
         return {
-            "optimizer": keras.saving.serialize_keras_object(template),
+            "optimizer": serialize_optimizer(template),
             "rules": rules,
             "name": self.name,
             "selection": self._selection(),
