@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -117,7 +117,8 @@ def checked_multiplier(value: float) -> float:
             f"Received: learning_rate_multiplier={value!r}"
         )
     multiplier = float(value)
-    if not math.isfinite(multiplier) or multiplier < 0:
+    # Multipliers live in float32; the comparison also refuses NaN.
+    if not 0 <= multiplier <= np.finfo(np.float32).max:
         raise ValueError(
             "`learning_rate_multiplier` should be a finite number >= 0. "
             f"Received: learning_rate_multiplier={value!r}"

@@ -206,11 +206,7 @@ class LinearChain:
             raise TypeError(f"`tags` should be integers. Received: tags.dtype={tags.dtype}")
         if self._no_time:
             tags = _one_step(tags)
-        if not _fits(tags.shape, self.mask.shape):
-            raise ValueError(
-                "`tags` should have shape (batch, time), here "
-                f"{tuple(self.mask.shape)}. Received: tags.shape={tuple(tags.shape)}"
-            )
+        check_tags_shape(tags, self.mask)
         return ops.cast(tags, "int32")
 
 
@@ -270,6 +266,15 @@ def _fits(shape: Any, expected: Any) -> bool:
         isinstance(a, int) and isinstance(b, int) and a != b
         for a, b in zip(shape, expected, strict=True)
     )
+
+
+def check_tags_shape(tags: Tensor, mask: Tensor) -> None:
+    """Raises unless `tags` have the (batch, time) shape of the mask, as far as both are known."""
+    if not _fits(tags.shape, mask.shape):
+        raise ValueError(
+            f"`tags` should have shape (batch, time), here {tuple(mask.shape)}. "
+            f"Received: tags.shape={tuple(tags.shape)}"
+        )
 
 
 def _check_transitions(transitions: Tensor, emissions: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.crf.linear_chain import LinearChain
+from finegrain.crf.linear_chain import LinearChain, check_tags_shape
 from finegrain.crf.potentials import unpack
 
 Tensor = Any
@@ -77,6 +77,7 @@ def labelled_chain(y_true: Tensor, y_pred: Tensor) -> tuple[LinearChain, Tensor]
     """The chain over the positions that have a tag, and the (batch, time) int32 tags."""
     parts = unpack(y_pred)
     tags = as_tags(y_true)
+    check_tags_shape(tags, parts.mask)
     chain = LinearChain(**parts._replace(mask=ops.logical_and(parts.mask, tags >= 0))._asdict())
     return chain, tags
 

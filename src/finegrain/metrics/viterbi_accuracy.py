@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.crf.linear_chain import decode
+from finegrain.crf.linear_chain import check_tags_shape, decode
 from finegrain.losses.crf import as_tags
 
 Tensor = Any
@@ -49,6 +49,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
         """
         tags = as_tags(y_true)
         decoded = decode(y_pred)
+        check_tags_shape(tags, decoded)
         counted = ops.cast(ops.logical_and(decoded >= 0, tags >= 0), self.dtype)
         if sample_weight is not None:
             weight = ops.cast(ops.convert_to_tensor(sample_weight), self.dtype)

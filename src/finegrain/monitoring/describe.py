@@ -54,6 +54,14 @@ class Description:
         reports: One report a weight, in the model's order.
         fold_above: Number of weights from which on the printed table has a line a group instead
             of a line a weight.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="head")])
+    >>> optimizer = fg.PerWeight("adam", [fg.Rule("bias", learning_rate_multiplier=2.0)])
+    >>> description = optimizer.describe(model)
+    >>> [(row["shape"], row["learning_rate_multiplier"]) for row in description.to_dicts()]
+    [((2, 3), 1.0), ((3,), 2.0)]
     """
 
     def __init__(self, reports: Sequence[WeightReport], *, fold_above: int = 40) -> None:

@@ -286,6 +286,13 @@ class PerWeight(keras.optimizers.Optimizer):
         the file was written; else the rule of today holds. State that the file lacks keeps its
         value, with a warning that names it.
         """
+        if not self.built:
+            warnings.warn(
+                f"The saved state is not loaded: optimizer {self.name!r} has no variables for it "
+                "yet. Call `optimizer.build(model.trainable_variables)` before loading.",
+                stacklevel=2,
+            )
+            return
         filled = checkpoint.load(store, self._named_state(), self._trainable_variables)
         names = set(store.keys())
         for rule, multiplier in zip(self._state.rules, self._state.multipliers, strict=True):

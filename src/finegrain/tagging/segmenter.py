@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ class Segmenter:
             keras.utils.set_random_seed(self.seed)
         if self._model is None:
             self._set_model(self._build(train))
+        self._features.words |= {word for words in train for word in words}
         pieces = [piece for words in train for piece in self._labelled(words)]
         batches = Batches(
             [x for x, _ in pieces],
@@ -257,7 +259,7 @@ class Segmenter:
         try:
             model = keras.models.load_model(path, safe_mode=True)
             segmenter._set_model(model)
-        except (ValueError, OSError, KeyError, TypeError) as error:
+        except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 "A segmenter's file is what `Segmenter.save` or `finegrain train` wrote. "
@@ -269,7 +271,7 @@ class Segmenter:
         features = CharacterFeatures.of(train, name="characters")
         inputs = keras.Input((None, 3), dtype="int32", name="text")
         x = features(inputs)
-        x = keras.layers.Dropout(self.dropout, name="dropout")(x)
+        x = keras.layers.Dropout(self.dropout, name="characters_dropout")(x)
         head = CRF(
             len(self.scheme.labels),
             use_transitions=self.crf,
