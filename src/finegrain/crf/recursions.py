@@ -91,7 +91,7 @@ def log_partition(steps: Steps, start: Tensor, end: Tensor) -> Tensor:
         return alpha, alpha
 
     alpha, _ = ops.scan(forward, ops.zeros_like(steps.emissions[0]), steps.packed())
-    some = ops.any(steps.valid, axis=(0, 2))  # (B,)
+    some = ops.any(steps.valid[:, :, 0], axis=0)  # (B,)
     total = log_sum_exp(alpha + end[None], axis=1)
     return ops.where(some, total, ops.zeros_like(total))
 
