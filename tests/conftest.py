@@ -33,7 +33,8 @@ def clean_keras() -> Iterator[None]:
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
-    keras.utils.clear_session()
+    # Without the garbage collection, which takes longer than most tests.
+    keras.utils.clear_session(free_memory=False)
 
 
 @pytest.fixture(scope="session")

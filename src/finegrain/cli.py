@@ -54,7 +54,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model and picture.")] = Path(
         "demo"
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 6,
     seed: Seed = 0,
 ) -> None:
     """Train three taggers on Python's own manual, its blanks removed, and compare them."""

@@ -61,6 +61,8 @@ class Rule:
                 "A Rule should set something: give `learning_rate_multiplier`. "
                 f"Received: Rule({weights!r})"
             )
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"A Rule's name should be a string. Received: name={name!r}")
         self.learning_rate_multiplier = checked_multiplier(learning_rate_multiplier)
         self.name = ", ".join(self.patterns) if name is None else name
 
@@ -118,7 +120,7 @@ def checked_multiplier(value: float) -> float:
         )
     multiplier = float(value)
     # Multipliers live in float32; the comparison also refuses NaN.
-    if not 0 <= multiplier <= np.finfo(np.float32).max:
+    if not 0 <= multiplier <= float(np.finfo(np.float32).max):
         raise ValueError(
             "`learning_rate_multiplier` should be a finite number >= 0. "
             f"Received: learning_rate_multiplier={value!r}"

@@ -83,7 +83,7 @@ def key(path: str) -> str:
 def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
     """Writes `state` and the places of `weights` into `store`."""
     for name, variable in state:
-        store[name] = ops.convert_to_numpy(variable)
+        store[name] = ops.convert_to_numpy(variable.value)
     for index, (path, shape) in enumerate(places(weights)):
         store[f"{key(path)}:place"] = np.array([index, *shape], "int64")
 

@@ -101,6 +101,8 @@ def check_arguments(optimizer: keras.optimizers.Optimizer, rules: Sequence[Rule]
             "PerWeight takes an optimizer that has not been built: the state of this one would "
             f"be lost. Pass a new one. Received: optimizer={optimizer!r}"
         )
+    if not isinstance(rules, Sequence):
+        raise TypeError(f"`rules` should be a list of `finegrain.Rule`. Received: rules={rules!r}")
     for rule in rules:
         if not isinstance(rule, Rule):
             raise TypeError(

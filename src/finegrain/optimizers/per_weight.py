@@ -205,6 +205,15 @@ class PerWeight(keras.optimizers.Optimizer):
             raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
         self._state.multipliers[names.index(rule)].assign(checked_multiplier(value))
 
+    def _current_multipliers(self) -> list[float]:
+        """The rules' own numbers (0.1, not its float32), where they have not been changed."""
+        numbers = []
+        for rule, variable in zip(self._state.rules, self._state.multipliers, strict=True):
+            current = float(ops.convert_to_numpy(variable.value))
+            unchanged = current == np.float32(rule.learning_rate_multiplier)
+            numbers.append(rule.learning_rate_multiplier if unchanged else current)
+        return numbers
+
     def describe(self, model: keras.Model) -> Description:
         """A table of how each trainable weight of `model` learns, before or after training.
 
@@ -225,8 +234,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 f"by calling it on data. Received: model={model!r}"
             )
         rules = self._state.rules
-        base = float(ops.convert_to_numpy(self._get_current_learning_rate()))
-        multipliers = [float(ops.convert_to_numpy(m)) for m in self._state.multipliers]
+        base = float(ops.convert_to_numpy(self._learning_rate_under(None)))
+        multipliers = self._current_multipliers()
         reports = []
         for (path, _), weight, selected in zip(
             checkpoint.places(weights), weights, self._select(weights), strict=True
@@ -276,7 +285,7 @@ class PerWeight(keras.optimizers.Optimizer):
         """Writes the state into `store` under the paths of the weights it serves."""
         checkpoint.save(store, self._named_state(), self._trainable_variables)
         for rule, multiplier in zip(self._state.rules, self._state.multipliers, strict=True):
-            current = ops.convert_to_numpy(multiplier)
+            current = ops.convert_to_numpy(multiplier.value)
             store[_rule_name(rule)] = np.array([rule.learning_rate_multiplier, current], "float32")
 
     def load_own_variables(self, store: Any) -> None:
@@ -332,17 +341,8 @@ class PerWeight(keras.optimizers.Optimizer):
         config["learning_rate"] = shared["learning_rate"]
         template = self._state.template.__class__.from_config(config)
         rules = []
-        for rule, multiplier in zip(self._state.rules, self._state.multipliers, strict=True):
-            current = float(ops.convert_to_numpy(multiplier))
-            unchanged = current == np.float32(rule.learning_rate_multiplier)
-            rules.append(
-                rule.get_config()
-                | {
-                    "learning_rate_multiplier": rule.learning_rate_multiplier
-                    if unchanged
-                    else current
-                }
-            )
+        for rule, multiplier in zip(self._state.rules, self._current_multipliers(), strict=True):
+            rules.append(rule.get_config() | {"learning_rate_multiplier": multiplier})
         return {
             "optimizer": serialize_optimizer(template),
             "rules": rules,

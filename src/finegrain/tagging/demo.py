@@ -65,7 +65,7 @@ class DemoResult:
         return max(self.runs, key=lambda run: run.score.f1)
 
 
-def run_demo(out: Path, console: Console, *, epochs: int = 8, seed: int = 0) -> DemoResult:
+def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> DemoResult:
     """Trains and scores the three taggers, saves the best and a picture of the transitions.
 
     Args:

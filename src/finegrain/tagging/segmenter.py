@@ -105,7 +105,7 @@ class Segmenter:
         """(tags, tags) scores [from, to] between neighbouring tags; None without a CRF."""
         if not self.crf:
             return None
-        return keras.ops.convert_to_numpy(self.model.get_layer("crf").transitions)
+        return keras.ops.convert_to_numpy(self.model.get_layer("crf").transitions.value)
 
     def fit(
         self,

@@ -43,7 +43,7 @@ class Tagger:
         for length, numbers in waiting.items():
             for first in range(0, len(numbers), _ROWS):
                 batch = numbers[first : first + _ROWS]
-                rows = 1 if len(batch) == 1 else _ROWS
+                rows = 1 if len(texts) == 1 else _ROWS
                 encoded = self._features.encode([texts[number] for number in batch], length)
                 padded = np.pad(encoded, ((0, rows - len(batch)), (0, 0), (0, 0)))
                 tags = self._model.predict_on_batch(padded)

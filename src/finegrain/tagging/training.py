@@ -52,7 +52,10 @@ class KeepBest(keras.callbacks.Callback):
             logs["val_f1"] = result.f1
         if self.best is None or result.f1 > self.best.f1:
             self.best, self.best_epoch = result, epoch
-            self._weights = [ops.convert_to_numpy(weight) for weight in self.model.weights]
+            # Copies: on torch the arrays would share memory with weights that go on learning.
+            self._weights = [
+                np.array(ops.convert_to_numpy(weight.value)) for weight in self.model.weights
+            ]
             self.on_better()
         elif epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True

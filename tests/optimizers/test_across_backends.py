@@ -1,0 +1,81 @@
+"""A file written on one backend goes on on another."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import finegrain as fg
+from optimizers.contract import OPTIMIZERS, compiled, groups, push, values
+
+BACKEND = keras.backend.backend()
+OTHERS = [name for name in ("jax", "torch", "tensorflow") if name != BACKEND]
+# Momentum, step counts, state of a whole group (Nadam), factors (Adafactor), two kinds (Muon).
+NAMES = ["sgd_momentum", "adam", "nadam", "adafactor", "muon"]
+WRITE = (
+    "import sys; from optimizers.contract import write_checkpoints; "
+    "write_checkpoints(sys.argv[1], sys.argv[2:])"
+)
+
+
+@pytest.fixture(scope="module")
+def written_on(tmp_path_factory):
+    """The folder of what another backend wrote: one process for each backend."""
+    folders = {}
+
+    def folder_of(backend):
+        if importlib.util.find_spec(backend) is None:
+            pytest.skip(f"{backend} is not installed")
+        if backend not in folders:
+            folder = tmp_path_factory.mktemp(backend)
+            environment = os.environ | {
+                "KERAS_BACKEND": backend,
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+            }
+            process = subprocess.run(
+                [sys.executable, "-c", WRITE, str(folder), *NAMES],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert process.returncode == 0, process.stderr
+            folders[backend] = folder
+        return folders[backend]
+
+    return folder_of
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_file_of_another_backend_goes_on_here(name, other, written_on):
+    """What this backend makes of the file equals, up to rounding, what the other made of it."""
+    folder = written_on(other)
+    model = keras.models.load_model(folder / f"{name}.keras")
+    assert int(model.optimizer.iterations) == 3
+    before = values(model.weights)
+    push(model)
+    with np.load(folder / f"{name}.npz") as arrays:
+        for old, mine, theirs in zip(before, values(model.weights), arrays.values(), strict=True):
+            assert np.abs(theirs - old).max() > 1e-3
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_names_no_backend(name, tmp_path):
+    """The optimizer is in the file as its public class.
+
+    On torch Keras puts classes of its own in the place of some, which run on torch only.
+    """
+    model = compiled(fg.PerWeight(OPTIMIZERS[name](), groups()))
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        config = json.loads(file.read("config.json"))["compile_config"]["optimizer"]
+    assert config["config"]["optimizer"]["module"] == "keras.optimizers"
