@@ -139,7 +139,13 @@ def segment(
     with _plain_errors():
         segmenter = _load(model)
         with contextlib.ExitStack() as stack:
-            source = sys.stdin.buffer if file is None else stack.enter_context(file.open("rb"))
+            # Standard input gets a reader of its own: Python closes the one in `sys` at exit, and
+            # aborts if the thread below waits in it.
+            source = (
+                open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 (never closed)
+                if file is None
+                else stack.enter_context(file.open("rb"))
+            )
             for lines in _groups_of_lines(source):
                 texts = [line.removesuffix("\n") for line in lines]
                 for line, words in zip(lines, segmenter.segment_many(texts), strict=True):

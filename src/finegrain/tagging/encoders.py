@@ -62,7 +62,7 @@ class ConvolutionBlock(keras.layers.Layer):
     ) -> Tensor:
         """Features (batch, time, channels)."""
         if mask is not None:
-            inputs = inputs * ops.cast(mask, inputs.dtype)[:, :, None]
+            inputs = ops.where(mask[:, :, None], inputs, ops.zeros_like(inputs))
         outputs = self.drop(self.convolution(inputs), training=training)
         return outputs + inputs if inputs.shape[-1] == self.channels else outputs
 

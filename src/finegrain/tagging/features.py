@@ -93,7 +93,8 @@ class CharacterFeatures(keras.layers.Layer):
         characters: Counter[str] = Counter()
         pairs: Counter[str] = Counter()
         for words in sentences:
-            text = "".join(words)
+            # Lone surrogates stay unknown: side by side, JSON would make one character of two.
+            text = "".join(words).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             characters.update(text)
             edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
             pairs.update(map("".join, pairwise(edged)))

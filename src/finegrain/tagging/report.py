@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from finegrain.tagging.demo import DemoResult, Run, f1_difference
 from finegrain.tagging.schemes import BMES
@@ -31,7 +32,7 @@ def score_table(
         numbers.append(f"{result.gold_words:,}")
         if seconds is not None:
             numbers.append(f"{seconds[name]:.0f}")
-        table.add_row(name, *numbers)
+        table.add_row(Text(name), *numbers)
     return table
 
 
@@ -69,16 +70,20 @@ def print_report(result: DemoResult, console: Console) -> None:
     for line in observations(result):
         console.print(f"• {line}", highlight=False)
     console.print()
-    console.print(f"Model of the best tagger ({result.best.name}): {result.model_file}")
-    if result.picture_file is None:
-        console.print("No picture: matplotlib is missing (pip install 'finegrain\\[plots]').")
-    else:
-        console.print(f"Picture of the transitions: {result.picture_file}")
-    console.print("Next:")
     model = result.model_file
-    console.print(f"  echo thisworksforanytext | finegrain segment {model}", highlight=False)
-    console.print("  finegrain train YOUR_CORPUS --out your.keras", highlight=False)
-    console.print("  finegrain score your.keras OTHER_CORPUS", highlight=False)
+    lines = [f"Model of the best tagger ({result.best.name}): {model}"]
+    if result.picture_file is None:
+        lines.append("No picture: matplotlib is missing (pip install 'finegrain[plots]').")
+    else:
+        lines.append(f"Picture of the transitions: {result.picture_file}")
+    lines += [
+        "Next:",
+        f"  echo thisworksforanytext | finegrain segment {model}",
+        "  finegrain train YOUR_CORPUS --out your.keras",
+        "  finegrain score your.keras OTHER_CORPUS",
+    ]
+    for line in lines:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def observations(result: DemoResult) -> list[str]:

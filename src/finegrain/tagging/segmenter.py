@@ -89,16 +89,20 @@ class Segmenter:
         self.seed = seed
         self.scheme = BMES()
         self.validation_score: SegmentationScore | None = None
-        self._model: keras.Model | None = None
+        self._tagger: Tagger | None = None
 
     @property
     def model(self) -> keras.Model:
         """The Keras model, from encoded characters to potentials."""
-        if self._model is None:
+        return self._trained.model
+
+    @property
+    def _trained(self) -> Tagger:
+        if self._tagger is None:
             raise ValueError(
                 "This segmenter has no model yet: call `fit`, or `Segmenter.load` a saved one."
             )
-        return self._model
+        return self._tagger
 
     @property
     def transitions(self) -> np.ndarray | None:
@@ -149,9 +153,9 @@ class Segmenter:
             _checked_path(save_to)
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
-        if self._model is None:
+        if self._tagger is None:
             self._set_model(self._build(train))
-        self._features.words |= {word for words in train for word in words}
+        self._trained.features.words |= {word for words in train for word in words}
         pieces = [piece for words in train for piece in self._labelled(words)]
         batches = Batches(
             [x for x, _ in pieces],
@@ -194,6 +198,7 @@ class Segmenter:
         Args:
             texts: Any texts; empty ones have no words.
         """
+        tagger = self._trained
         texts = list(texts)
         runs = [split_blanks(text) for text in texts]
         pieces = [
@@ -203,7 +208,7 @@ class Segmenter:
             if not blank
             for window in windows(start, end)
         ]
-        tags = self._tagger.tags([texts[number][w.start : w.end] for number, _, w in pieces])
+        tags = tagger.tags([texts[number][w.start : w.end] for number, _, w in pieces])
         parts: dict[tuple[int, int], list[Any]] = {}
         for (number, start, window), piece in zip(pieces, tags, strict=True):
             parts.setdefault((number, start), []).append((window, piece))
@@ -227,7 +232,7 @@ class Segmenter:
         """
         sentences = _read(corpus)
         predicted = self.segment_many(["".join(words) for words in sentences])
-        return score(sentences, predicted, self._features.words)
+        return score(sentences, predicted, self._trained.features.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the segmenter into a `.keras` file, whole or not at all.
@@ -291,9 +296,7 @@ class Segmenter:
                 "a segmenter's model has one CharacterFeatures and one CRF layer, here are "
                 f"{len(features)} and {len(heads)}"
             )
-        self._features = features[0]
         self.crf = heads[0].use_transitions
-        self._model = model
         self._tagger = Tagger(model, features[0], self.scheme)
 
     def _optimizer(self, steps: int) -> PerWeight:
@@ -310,22 +313,24 @@ class Segmenter:
         return PerWeight(keras.optimizers.Adam(schedule, global_clipnorm=5.0), rules)
 
     def _sentences(self, corpus: Corpus, validation: Corpus | float) -> tuple[Sentences, Sentences]:
-        """Training and validation sentences."""
-        sentences = [words for words in _read(corpus) if any(words)]
-        if not isinstance(validation, (int, float)):
-            return sentences, _read(validation)
-        held_out = round(len(sentences) * validation)
-        if not 0 < held_out < len(sentences):
+        """Training and validation sentences, none of them empty."""
+        sentences = _read(corpus)
+        if isinstance(validation, (int, float)):
+            count = round(len(sentences) * validation)
+            order = np.random.default_rng(self.seed or 0).permutation(len(sentences))
+            held_out = [sentences[index] for index in sorted(order[:count])]
+            sentences = [sentences[index] for index in sorted(order[count:])]
+            received = f"{len(order)} sentences, validation={validation!r}"
+        else:
+            held_out = _read(validation)
+            received = f"{len(sentences)} sentences, {len(held_out)} for validation"
+        if not held_out or not any(len(word) <= WINDOW for words in sentences for word in words):
             raise CorpusError(
-                "Training needs sentences to learn from and others to choose the best epoch by: "
-                f"a larger corpus, or another `validation`. Received: {len(sentences)} sentences, "
-                f"validation={validation!r}"
+                "Training needs sentences to learn from, with words of at most "
+                f"{WINDOW} characters, and others to choose the best epoch by: a larger corpus, or "
+                f"another `validation`. Received: {received}"
             )
-        order = np.random.default_rng(self.seed or 0).permutation(len(sentences))
-        return (
-            [sentences[index] for index in sorted(order[held_out:])],
-            [sentences[index] for index in sorted(order[:held_out])],
-        )
+        return sentences, held_out
 
     def _labelled(self, words: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Encoded characters and tags of a sentence, in pieces of whole words."""
@@ -341,7 +346,7 @@ class Segmenter:
             length += len(word)
         return [
             (
-                self._features.encode(["".join(piece)], len("".join(piece)))[0],
+                self._trained.features.encode(["".join(piece)], len("".join(piece)))[0],
                 self.scheme.encode(piece),
             )
             for piece in pieces
@@ -350,7 +355,19 @@ class Segmenter:
 
 
 def _read(corpus: Corpus) -> Sentences:
-    return read_segmented(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
+    """The sentences that have words."""
+    if isinstance(corpus, (str, os.PathLike)):
+        return read_segmented(corpus)
+    sentences: list[Sequence[str]] = []
+    for words in corpus:
+        if isinstance(words, str):
+            raise TypeError(
+                "A sentence should be a sequence of words, such as ['the', 'cat']. "
+                f"Received: {words!r}"
+            )
+        if any(words):
+            sentences.append(words)
+    return sentences
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

@@ -30,8 +30,9 @@ class Tagger:
     """
 
     def __init__(self, model: keras.Model, features: CharacterFeatures, scheme: TagScheme) -> None:
-        self._features = features
-        self._model = keras.Model(model.input, _BestTags(scheme)(model.output))
+        self.model = model
+        self.features = features
+        self._decoding = keras.Model(model.input, _BestTags(scheme)(model.output))
 
     def tags(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(characters,) int32 tags for each text of at most WINDOW characters."""
@@ -44,9 +45,9 @@ class Tagger:
             for first in range(0, len(numbers), _ROWS):
                 batch = numbers[first : first + _ROWS]
                 rows = 1 if len(texts) == 1 else _ROWS
-                encoded = self._features.encode([texts[number] for number in batch], length)
+                encoded = self.features.encode([texts[number] for number in batch], length)
                 padded = np.pad(encoded, ((0, rows - len(batch)), (0, 0), (0, 0)))
-                tags = self._model.predict_on_batch(padded)
+                tags = self._decoding.predict_on_batch(padded)
                 for number, row in zip(batch, tags, strict=False):
                     result[number] = row[: len(texts[number])]
         return result
