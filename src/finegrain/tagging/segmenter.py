@@ -354,12 +354,11 @@ class Segmenter:
         ]
 
 
-def _read(corpus: Corpus) -> Sentences:
+def _read(corpus: Corpus) -> list[Sequence[str]]:
     """The sentences that have words."""
-    if isinstance(corpus, (str, os.PathLike)):
-        return read_segmented(corpus)
+    given: Sentences = read_segmented(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
     sentences: list[Sequence[str]] = []
-    for words in corpus:
+    for words in given:
         if isinstance(words, str):
             raise TypeError(
                 "A sentence should be a sequence of words, such as ['the', 'cat']. "
