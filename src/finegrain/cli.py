@@ -19,6 +19,7 @@ from finegrain.monitoring.progress import TrainingProgress
 from finegrain.tagging import CorpusError, Segmenter, read_segmented
 from finegrain.tagging.demo import run_demo
 from finegrain.tagging.report import print_report, score_table
+from finegrain.tagging.training import Interruption
 
 app = typer.Typer(
     help="Word segmentation with a CRF whose transitions learn at a rate of their own.",
@@ -46,7 +47,10 @@ class EncoderName(StrEnum):
 
 
 ModelFile = Annotated[Path, typer.Argument(help="A .keras file that `finegrain train` made.")]
-Seed = Annotated[int, typer.Option(help="Of weights, order and the held-out sentences.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**32 - 1, help="Of weights, order and the held-out sentences."),
+]
 
 
 @app.command()
@@ -96,36 +100,39 @@ def train(
     """Train a segmenter on a corpus; Ctrl-C keeps the best epoch so far."""
     console = Console(stderr=True)
     with _plain_errors():
-        segmenter = Segmenter(
-            encoder.value,
-            crf=crf,
-            crf_learning_rate_multiplier=crf_learning_rate_multiplier,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
+        try:
+            segmenter = Segmenter(
+                encoder.value,
+                crf=crf,
+                crf_learning_rate_multiplier=crf_learning_rate_multiplier,
+                learning_rate=learning_rate,
+                seed=seed,
+            )
+        except ValueError as error:
+            raise _UserError(str(error)) from error
         sentences = read_segmented(corpus)
         held_out = 0.05 if validation is None else read_segmented(validation)
     try:
-        with _plain_errors(), TrainingProgress(console) as progress:
+        with _plain_errors(), TrainingProgress(console) as progress, Interruption() as interruption:
             segmenter.fit(
                 sentences,
                 validation=held_out,
                 epochs=epochs,
                 batch_size=batch_size,
                 save_to=out,
-                callbacks=[progress.bar(out.name)],
+                callbacks=[progress.bar(out.name), interruption],
                 verbose=0,
             )
     except KeyboardInterrupt:
         best = segmenter.validation_score
         if best is None:
-            console.print("Interrupted before the first epoch ended: no model was written.")
+            _say(console, "Interrupted before the first epoch ended: no model was written.")
         else:
-            console.print(f"Interrupted. {out} holds the best model so far: {best}.")
+            _say(console, f"Interrupted. {out} holds the best model so far: {best}.")
         raise typer.Exit(130) from None
-    console.print(f"{out} holds the best model. On the held-out sentences: ", end="")
-    console.print(f"{segmenter.validation_score}.", highlight=False)
-    console.print(f"Next: finegrain segment {out} TEXT, finegrain score {out} CORPUS")
+    _say(console, f"{out} holds the best model. On the held-out sentences:")
+    _say(console, f"{segmenter.validation_score}.")
+    _say(console, f"Next: finegrain segment {out} TEXT, finegrain score {out} CORPUS")
 
 
 @app.command()
@@ -179,6 +186,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _say(console: Console, text: str) -> None:
+    """Prints a line as it is: names and paths are no markup, and are not broken."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 class _UserError(Exception):
     """Something that the user can mend."""
 
@@ -198,7 +210,7 @@ def _plain_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (CorpusError, OSError, _UserError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        _say(Console(stderr=True), f"error: {error}")
         raise typer.Exit(2) from None
 
 

@@ -34,6 +34,7 @@ def read_segmented(path: str | os.PathLike[str]) -> list[list[str]]:
         >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "corpus.txt"
         >>> _ = file.write_text("the cat sat\n\non a mat\n", encoding="utf-8")
+        >>> from finegrain.tagging import read_segmented
         >>> read_segmented(file)
         [['the', 'cat', 'sat'], ['on', 'a', 'mat']]
     """
@@ -70,6 +71,7 @@ def read_columns(path: str | os.PathLike[str]) -> list[tuple[list[str], list[str
         >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "corpus.tsv"
         >>> _ = file.write_text("Ada\tB-PER\nwrote\tO\n\nIt\tO\n", encoding="utf-8")
+        >>> from finegrain.tagging import read_columns
         >>> read_columns(file)
         [(['Ada', 'wrote'], ['B-PER', 'O']), (['It'], ['O'])]
     """
@@ -116,6 +118,7 @@ def write_segmented(path: str | os.PathLike[str], sentences: Iterable[Sequence[s
     Example:
         >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "corpus.txt"
+        >>> from finegrain.tagging import write_segmented
         >>> write_segmented(file, [["the", "cat"], ["sat"]])
         >>> file.read_text(encoding="utf-8")
         'the cat\nsat\n'
@@ -152,6 +155,7 @@ def vocabulary(sentences: Iterable[Iterable[str]]) -> set[str]:
     """Returns the set of all words of the sentences.
 
     Example:
+        >>> from finegrain.tagging import vocabulary
         >>> sorted(vocabulary([["the", "cat"], ["the", "mat"]]))
         ['cat', 'mat', 'the']
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -94,7 +95,7 @@ class CharacterFeatures(keras.layers.Layer):
         pairs: Counter[str] = Counter()
         for words in sentences:
             # Lone surrogates stay unknown: side by side, JSON would make one character of two.
-            text = "".join(words).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(words))
             characters.update(text)
             edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
             pairs.update(map("".join, pairwise(edged)))

@@ -53,6 +53,7 @@ def manual_corpus(test_share: float = 0.2, seed: int = 0) -> ManualCorpus:
         RuntimeError: If this Python was installed without its manual.
 
     Example:
+        >>> from finegrain.tagging import manual_corpus
         >>> corpus = manual_corpus()
         >>> set(corpus.train_topics) & set(corpus.test_topics)
         set()
@@ -117,6 +118,7 @@ def manual_sentences() -> dict[str, list[list[str]]]:
         text, and with it the sentences, differs between Python versions.
 
     Example:
+        >>> from finegrain.tagging import manual_sentences
         >>> sentences = manual_sentences()
         >>> print(*sentences["assert"][-1])
         The value for the built-in variable is determined when the interpreter starts.

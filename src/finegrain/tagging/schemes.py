@@ -59,6 +59,7 @@ class BMES:
     Python's `str`. The arrays are read-only.
 
     Example:
+        >>> from finegrain.tagging import BMES
         >>> scheme = BMES()
         >>> tags = scheme.encode(["the", "cat", "is", "a", "cat"])
         >>> "".join(scheme.labels[tag] for tag in tags)
@@ -98,6 +99,7 @@ class BMES:
             ValueError: If a word is empty: no tag could stand for it.
 
         Example:
+            >>> from finegrain.tagging import BMES
             >>> BMES().encode(["a", "of", "word"])
             array([0, 1, 3, 1, 2, 2, 3], dtype=int32)
         """
@@ -138,6 +140,7 @@ class BMES:
             ValueError: If there is not exactly one tag a character.
 
         Example:
+            >>> from finegrain.tagging import BMES
             >>> scheme = BMES()
             >>> scheme.decode("abcd", [1, 3, 0, 0])
             ['ab', 'c', 'd']

@@ -77,6 +77,7 @@ def score(
             make up the same text in both. Sentences and characters are counted from 1.
 
     Example:
+        >>> from finegrain.tagging import score
         >>> gold = [["the", "cat", "sat"], ["on", "a", "mat"]]
         >>> predicted = [["the", "cats", "at"], ["on", "a", "mat"]]
         >>> result = score(gold, predicted, training_words={"the", "on", "a", "mat"})

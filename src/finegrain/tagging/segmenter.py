@@ -15,7 +15,7 @@ import numpy as np
 from finegrain.layers.crf import CRF
 from finegrain.losses.crf import CRFNegativeLogLikelihood
 from finegrain.optimizers.per_weight import PerWeight
-from finegrain.rules import Rule
+from finegrain.rules import Rule, checked_multiplier
 from finegrain.tagging.batches import Batches
 from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.encoders import Encoder, get_encoder
@@ -52,7 +52,7 @@ class Segmenter:
             the sentences.
 
     Raises:
-        ValueError: for an unknown encoder.
+        ValueError: for an unknown encoder, or a multiplier that is negative or not finite.
 
     Example:
     >>> import finegrain as fg
@@ -82,7 +82,7 @@ class Segmenter:
     ) -> None:
         self.encoder = get_encoder(encoder, width, dropout)
         self.crf = crf
-        self.crf_learning_rate_multiplier = crf_learning_rate_multiplier
+        self.crf_learning_rate_multiplier = checked_multiplier(crf_learning_rate_multiplier)
         self.constrain_training = constrain_training
         self.dropout = dropout
         self.learning_rate = learning_rate
@@ -316,7 +316,8 @@ class Segmenter:
         """Training and validation sentences, none of them empty."""
         sentences = _read(corpus)
         if isinstance(validation, (int, float)):
-            count = round(len(sentences) * validation)
+            share = validation if 0 < validation < 1 else 0
+            count = round(len(sentences) * share)
             order = np.random.default_rng(self.seed or 0).permutation(len(sentences))
             held_out = [sentences[index] for index in sorted(order[:count])]
             sentences = [sentences[index] for index in sorted(order[count:])]

@@ -1,9 +1,11 @@
-"""Callbacks of a segmenter's training: keep the best model, show how far it is."""
+"""Callbacks of a segmenter's training: keep the best model, end when Ctrl-C says so."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -67,3 +69,32 @@ class KeepBest(keras.callbacks.Callback):
         for weight, value in zip(self.model.weights, self._weights, strict=True):
             weight.assign(value)
         return True
+
+
+class Interruption(keras.callbacks.Callback):
+    """Makes sure that Ctrl-C ends a training: as a context manager, and a callback within it.
+
+    A KeyboardInterrupt that comes while NumPy waits for an array of JAX is swallowed there. So
+    the signal is remembered, and raised again at the end of the step. Works in the main thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._interrupted = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raises KeyboardInterrupt if one has been swallowed."""
+        if self._interrupted:
+            raise KeyboardInterrupt
