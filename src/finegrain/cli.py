@@ -49,7 +49,7 @@ class EncoderName(StrEnum):
 ModelFile = Annotated[Path, typer.Argument(help="A .keras file that `finegrain train` made.")]
 Seed = Annotated[
     int,
-    typer.Option(min=0, max=2**32 - 1, help="Of weights, order and the held-out sentences."),
+    typer.Option(min=0, max=2**32 - 1, help="Of weights, order, held-out sentences."),
 ]
 
 

@@ -588,7 +588,6 @@ class TestErrors:
             optimizer.set_multiplier("head", bad)
         assert optimizer.get_config()["rules"][0]["learning_rate_multiplier"] == 0.5
 
-    @pytest.mark.xfail(reason="the comparison itself overflows in float32, with a warning")
     def test_multiplier_too_large_for_float32(self):
         """What is finite as a Python float only is no finite multiplier."""
         with pytest.raises(ValueError, match="finite number"):

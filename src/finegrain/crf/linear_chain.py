@@ -90,15 +90,16 @@ class LinearChain:
             valid = _checked_mask(mask, emissions)
             # A `where` also keeps the gradient of what stands at masked positions at zero.
             emissions = ops.where(valid[:, :, None], emissions, ops.zeros_like(emissions))
-            if len(transitions.shape) == 4:
-                into = valid[:, 1:, None, None]
-                transitions = ops.where(into, transitions, ops.zeros_like(transitions))
         self._no_time = emissions.shape[1] == 0
         if self._no_time:  # Loops and maxima need a position, be it a masked one.
             emissions, valid = _one_step(emissions), _one_step(valid)
         self.emissions, self.transitions, self.mask = emissions, transitions, valid
         # Place of each position in its chain, counted from 1; (B, T).
         self._place = ops.cumsum(ops.cast(valid, "int32"), axis=1)
+        if self._has_gaps and not self._no_time and len(transitions.shape) == 4:
+            # Only steps between two positions of the chain exist: none leads out of padding.
+            linked = ops.logical_and(valid, self._place > 1)[:, 1:, None, None]
+            self.transitions = ops.where(linked, transitions, ops.zeros_like(transitions))
 
     @classmethod
     def from_potentials(cls, potentials: Tensor) -> LinearChain:
@@ -142,8 +143,9 @@ class LinearChain:
         shifted = self.emissions - ops.where(ops.isfinite(peak), peak, ops.zeros_like(peak))
         score = self._score(shifted, self._checked_tags(tags))
         total = recursions.log_partition(self._steps(shifted), self.start, self.end)
-        # An impossible sequence stays at −inf where no sequence is possible at all.
-        return score - ops.where(score > float("-inf"), total, ops.zeros_like(total))
+        # A constant for an impossible sequence: what is −inf gets no gradient, and no −inf − −inf.
+        impossible = ops.full_like(score, float("-inf"))
+        return ops.where(score > float("-inf"), score - total, impossible)
 
     def mode(self) -> tuple[Tensor, Tensor]:
         """The most probable tag sequences (Viterbi).

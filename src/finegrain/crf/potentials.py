@@ -62,8 +62,7 @@ def unpack(potentials: Tensor) -> Potentials:
         raise ValueError(_NOT_POTENTIALS.format(shape))
     # Counted from the end: with bounds that are numbers, TensorFlow keeps the static sizes.
     upper, lower = potentials[:, : -num_tags - 2], potentials[:1, -num_tags - 2 :, :num_tags]
-    # All examples carry the same scores; the sum over at most one of them also serves an empty
-    # batch.
+    # All examples carry the same scores: those of the first will do.
     shared = ops.sum(lower, axis=0)
     return Potentials(
         emissions=upper[:, :, :num_tags],
