@@ -326,6 +326,25 @@ def train_with(segmenter, file, notes, moment, interrupt):
     )
 
 
+def test_ctrl_c_while_saving_leaves_the_best_epoch_in_the_file(tmp_path, monkeypatch):
+    """Interrupted while the first epoch is saved, the file holds what the score is of."""
+    saving = iter([KeyboardInterrupt])
+    save = keras.Model.save
+
+    def interrupted_once(model, *arguments, **options):
+        for error in saving:
+            raise error
+        save(model, *arguments, **options)
+
+    monkeypatch.setattr(keras.Model, "save", interrupted_once)
+    segmenter = Segmenter(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        train_with(segmenter, tmp_path / "m.keras", Notes(), "on_train_end", lambda _: None)
+    assert segmenter.validation_score is not None
+    in_file = Segmenter.load(tmp_path / "m.keras")
+    assert_same(values(in_file.model.weights), values(segmenter.model.weights))
+
+
 def test_ctrl_c_before_the_first_epoch_ends(tmp_path):
     """Then there is no best epoch: no file, no score, and the segmenter can be trained again."""
 

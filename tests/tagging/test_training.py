@@ -1,11 +1,14 @@
 """KeepBest: the best epoch's weights come back, and training stops when it is time."""
 
+import contextlib
+import signal
+
 import keras
 import numpy as np
 import pytest
 
 from finegrain.tagging.scoring import score
-from finegrain.tagging.training import KeepBest
+from finegrain.tagging.training import Interruption, KeepBest
 
 GOLD = [["ab", "cd"], ["ef"]]
 # Segmentations of "abcd" and "ef", from the worst to the best.
@@ -135,3 +138,33 @@ def test_restore_after_an_interruption():
         training.fit(interrupting)
     assert training.keep_best.restore()
     assert_same(weights_of(training.model), training.after[1])
+
+
+def test_ctrl_c_that_is_swallowed_ends_training_with_the_step():
+    """A KeyboardInterrupt that nobody sees is raised again after the step, and not before."""
+    steps = []
+
+    def swallow(batch, logs):
+        steps.append(batch)
+        if len(steps) == 2:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    swallowing = keras.callbacks.LambdaCallback(on_train_batch_begin=swallow)
+    x = np.ones((8, 1))
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        model.fit(x, x, batch_size=2, callbacks=[swallowing, interruption], verbose=0)
+    assert steps == [0, 1]
+
+
+def test_without_ctrl_c_nothing_is_interrupted():
+    """Training goes on to its end, and afterwards Ctrl-C does what it did before."""
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        assert signal.getsignal(signal.SIGINT) != before
+        for batch in range(3):
+            interruption.on_train_batch_end(batch)
+    assert signal.getsignal(signal.SIGINT) == before

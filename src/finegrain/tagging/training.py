@@ -42,6 +42,7 @@ class KeepBest(keras.callbacks.Callback):
         self.on_better = on_better
         self.best: SegmentationScore | None = None
         self.best_epoch = 0
+        self.best_is_kept = True
         self._weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -58,7 +59,9 @@ class KeepBest(keras.callbacks.Callback):
             self._weights = [
                 np.array(ops.convert_to_numpy(weight.value)) for weight in self.model.weights
             ]
+            self.best_is_kept = False
             self.on_better()
+            self.best_is_kept = True
         elif epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
