@@ -250,10 +250,8 @@ def without_blanks(line):
 @one_backend
 @pytest.mark.parametrize("ending", ["", "\n"])
 def test_segment_keeps_every_line(finegrain, model, tmp_path, ending):
-    """Line by line, output without blanks is input without blanks; newlines are as many.
-
-    A last line without a newline comes from standard input, one with it from a file.
-    """
+    """Line by line, output without blanks is input without blanks; newlines are as many."""
+    # A last line without a newline comes from standard input, one with it from a file.
     text = "\n".join(odd_lines()) + ending
     if ending:
         (tmp_path / "text.txt").write_bytes(text.encode())
@@ -469,7 +467,7 @@ USAGE = {
     "score m.keras": "corpus",
     "unknown": "unknown",
 }
-UNHANDLED = {
+OUT_OF_RANGE = {
     "train corpus.txt -o m.keras --seed -1": "--seed",
     "train corpus.txt -o m.keras --seed 4294967296": "--seed",
     "demo --out folder --seed -1": "--seed",
@@ -508,13 +506,13 @@ def test_usage_errors(command, files):
     assert_nothing_written(files)
 
 
-@pytest.mark.parametrize("command", UNHANDLED)
-def test_errors_that_end_in_a_traceback(command, files):
+@pytest.mark.parametrize("command", OUT_OF_RANGE)
+def test_values_out_of_range(command, files):
     """Values out of range can be mended too."""
     result = CliRunner().invoke(cli.app, command.split())
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
-    assert UNHANDLED[command] in result.stderr
+    assert OUT_OF_RANGE[command] in result.stderr
 
 
 @one_backend
