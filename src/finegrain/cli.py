@@ -34,6 +34,8 @@ app = typer.Typer(
 def _model_file(path: Path) -> Path:
     if path.suffix != ".keras":
         raise typer.BadParameter(f"the name should end in .keras, received {path}")
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file in it")
     if not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} into")
     return path

@@ -44,7 +44,8 @@ class Batches(keras.utils.PyDataset):
         inputs: One (length, features) array a sentence.
         tags: One (length,) array a sentence; negative where it has no tag.
         batch_size: Rows in each batch.
-        seed: Of the shuffling. The order of an epoch depends on the seed and its number alone.
+        seed: Of the shuffling. The batches of an epoch depend on the seed and its number alone;
+            Keras's `fit` shuffles their order once more, by its own seed.
     """
 
     def __init__(

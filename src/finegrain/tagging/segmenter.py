@@ -252,6 +252,9 @@ class Segmenter:
     def load(cls, path: str | os.PathLike[str]) -> Segmenter:
         """The segmenter that `save` wrote.
 
+        The file holds the model. Options of training (multiplier, learning rate, seed) are not in
+        it: a further `fit` takes the defaults.
+
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it holds no segmenter.
