@@ -1,7 +1,7 @@
 """Fine-grained control of learning for Keras 3 on JAX, PyTorch and TensorFlow."""
 
 try:
-    from finegrain import crf, layers, losses, metrics, monitoring, optimizers, tagging
+    from finegrain import crf, gradients, layers, losses, metrics, monitoring, optimizers, tagging
 except ModuleNotFoundError as error:
     if error.name not in ("jax", "torch", "tensorflow"):
         raise
@@ -12,19 +12,24 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from finegrain.optimizers.nonfinite import NonFiniteGradientError
 from finegrain.optimizers.per_weight import PerWeight
+from finegrain.optimizers.with_gradients import with_gradients
 from finegrain.rules import Rule
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NonFiniteGradientError",
     "PerWeight",
     "Rule",
     "crf",
+    "gradients",
     "layers",
     "losses",
     "metrics",
     "monitoring",
     "optimizers",
     "tagging",
+    "with_gradients",
 ]

@@ -2,45 +2,80 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
+
+from finegrain.gradients.function import as_transforms
+from finegrain.gradients.transform import GradientTransform
+from finegrain.selection import (
+    Selector,
+    checked_selectors,
+    exactly,
+    label,
+    no_weight_selected,
+    portable,
+    select,
+)
+from finegrain.template import SHARED_ARGUMENTS, Template
+
+Rate = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[Any], Any]
+Transforms = GradientTransform | Callable[..., Any] | Sequence[Any]
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class Rule:
     """Selects weights and says how they learn.
 
-    A rule sets only what it names. Where several rules select one weight, the last rule that
-    names a property decides it.
+    A rule sets only what it names. Several rules may select one weight: for each property the
+    last rule that names it decides. `learning_rate_multiplier` and `learning_rate` are two ways
+    to say one property, the rate. Of gradient transforms, those of all rules apply, in order.
 
     Args:
-        weights: A regular expression, or a list of them. A weight is selected when `re.search`
-            finds one of them in its path: `"crf"` selects `tagger/crf/transitions`, `"bias$"`
-            every bias. Paths are those that `variable.path` and `PerWeight.describe` show.
-        learning_rate_multiplier: A finite number ≥ 0. The weights learn at base learning rate ×
-            multiplier. 0 holds them where they are (except under Ftrl, which divides by the
-            rate, and, to rounding, under ScheduleFreeAdamW).
-        name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to the
-            expression itself.
+        weights: A regular expression, which `re.search` should find in the weight's path
+            (`"crf"` selects `tagger/crf/transitions`, `"bias$"` every bias); a layer or model; a
+            variable; a function of a variable that returns a bool; or a list of these, of which
+            any selects.
+        learning_rate_multiplier: A finite number ≥ 0, or a schedule: a Keras
+            `LearningRateSchedule` or a function from the step (a scalar tensor, 0 at the first)
+            to such a number. The weights learn at base learning rate × multiplier.
+        learning_rate: The rate itself, a number or a schedule in the same forms, which the base
+            learning rate and the callbacks that set it do not touch.
+        weight_decay: A finite number ≥ 0, the share of the weight that each step takes off, per
+            unit of the weight's learning rate. 0 for none.
+        gradient: A gradient transform of `finegrain.gradients`, any function that takes
+            `(gradients, variables)` or `(gradients)` and returns as many gradients, or a list of
+            these.
+        optimizer: A Keras optimizer (not yet built), or its name or config, that moves these
+            weights at its own learning rate (× `learning_rate_multiplier`, where a rule gives
+            one). The base rate does not touch it.
+        trainable: `False` holds the weights where they are: their slots do not advance, and their
+            gradients count neither in the global norm nor as non-finite.
+            `PerWeight.set_trainable` releases them. A multiplier or rate of 0 does the same.
+        name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to what it
+            selects by.
 
     Raises:
-        TypeError: if `weights` is neither a regular expression nor a list of them.
-        ValueError: if an expression is empty or malformed, or the multiplier is negative or not
-            finite, or the rule sets nothing.
+        TypeError: if an argument is of a wrong type.
+        ValueError: if a value is out of range, if the rule sets nothing, or if it contradicts
+            itself: both rates, or a rate of 0 with `trainable=True`.
 
     Example:
-    >>> import finegrain as fg
+    >>> import keras, finegrain as fg
     >>> rule = fg.Rule(["embeddings", "pooler/"], learning_rate_multiplier=0.1)
     >>> rule
     Rule(['embeddings', 'pooler/'], learning_rate_multiplier=0.1)
     >>> rule.name
     'embeddings, pooler/'
+    >>> head = keras.layers.Dense(2, name="head")
+    >>> fg.Rule(head, optimizer=keras.optimizers.Muon(1e-3), weight_decay=0.0)
+    Rule('head', weight_decay=0.0, optimizer=Muon)
 
     References:
         Su Jianlin, Layer-wise learning rates and free gradients, 2019,
@@ -49,105 +84,234 @@ class Rule:
 
     def __init__(
         self,
-        weights: str | Sequence[str],
+        weights: Selector | Sequence[Selector],
         *,
-        learning_rate_multiplier: float | None = None,
+        learning_rate_multiplier: Rate | None = None,
+        learning_rate: Rate | None = None,
+        weight_decay: float | None = None,
+        gradient: Transforms | None = None,
+        optimizer: keras.optimizers.Optimizer | str | dict[str, Any] | None = None,
+        trainable: bool | None = None,
         name: str | None = None,
     ) -> None:
-        self.patterns = _checked_patterns(weights)
-        self.weights = weights
-        if learning_rate_multiplier is None:
-            raise ValueError(
-                "A Rule should set something: give `learning_rate_multiplier`. "
-                f"Received: Rule({weights!r})"
-            )
+        self.selectors = checked_selectors(weights)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"A Rule's name should be a string. Received: name={name!r}")
-        self.learning_rate_multiplier = checked_multiplier(learning_rate_multiplier)
-        self.name = ", ".join(self.patterns) if name is None else name
+        self.is_named = name is not None
+        self.name = ", ".join(map(label, self.selectors)) if name is None else name
+        if learning_rate_multiplier is not None and learning_rate is not None:
+            raise ValueError(
+                "A Rule takes `learning_rate_multiplier` or `learning_rate`, not both: they "
+                "contradict each other. Received: learning_rate_multiplier="
+                f"{learning_rate_multiplier!r}, learning_rate={learning_rate!r}"
+            )
+        self.learning_rate_multiplier = checked_rate(
+            "learning_rate_multiplier", learning_rate_multiplier
+        )
+        self.learning_rate = checked_rate("learning_rate", learning_rate)
+        self.weight_decay = (
+            None if weight_decay is None else checked_number("weight_decay", weight_decay)
+        )
+        self.gradient = as_transforms(gradient)
+        self.template = None if optimizer is None else _own_template(optimizer)
+        if trainable is not None and not isinstance(trainable, (bool, np.bool_)):
+            raise TypeError(f"`trainable` should be True or False. Received: {trainable!r}")
+        self.trainable = None if trainable is None else bool(trainable)
+        if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
+            raise ValueError(
+                "A Rule with `trainable=True` and a learning rate of 0 contradicts itself: leave "
+                f"one of them out. Received: {self!r}"
+            )
+        if not self._named():
+            raise ValueError(
+                "A Rule should set something: give `learning_rate_multiplier`, `learning_rate`, "
+                "`weight_decay`, `gradient`, `optimizer` or `trainable`. "
+                f"Received: Rule({weights!r})"
+            )
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The optimizer of its own that the rule gives its weights."""
+        return None if self.template is None else self.template.optimizer
 
     def selects(self, variable: keras.Variable) -> bool:
         """Whether the rule speaks of `variable`."""
-        return any(re.search(pattern, variable.path) for pattern in self.patterns)
+        return any(select(selector, [variable])[0] for selector in self.selectors)
+
+    def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
+        """The rule with exact paths in the place of functions, which select just `variables`."""
+        if all(isinstance(s, (str, keras.Variable, keras.layers.Layer)) for s in self.selectors):
+            return self
+        rule = copy.copy(self)
+        rule.selectors = [exactly([variable.path for variable in variables])]
+        rule.is_named = True
+        return rule
+
+    def _named(self) -> dict[str, Any]:
+        """The properties that the rule names, as shown to people."""
+        kind = None if self.template is None else self.template.kind
+        transforms = [transform.label for transform in self.gradient]
+        properties = {
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "gradient": f"[{', '.join(transforms)}]" if transforms else None,
+            "optimizer": kind,
+            "trainable": self.trainable,
+        }
+        return {key: value for key, value in properties.items() if value is not None}
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule."""
+        """The arguments that make an equal rule; layers and variables stand as exact paths."""
+        serialize = keras.saving.serialize_keras_object
         return {
-            "weights": self.weights if isinstance(self.weights, str) else self.patterns,
-            "learning_rate_multiplier": self.learning_rate_multiplier,
-            "name": self.name,
+            "weights": [portable(selector) for selector in self.selectors],
+            "learning_rate_multiplier": _serialized_rate(self.learning_rate_multiplier),
+            "learning_rate": _serialized_rate(self.learning_rate),
+            "weight_decay": self.weight_decay,
+            "gradient": [serialize(transform) for transform in self.gradient],
+            "optimizer": None if self.template is None else self.template.serialize(),
+            "trainable": self.trainable,
+            "name": self.name if self.is_named or self._hides_labels() else None,
         }
 
+    def _hides_labels(self) -> bool:
+        """Whether the config would lose what the rule is called by default."""
+        return any(not isinstance(selector, str) for selector in self.selectors)
+
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Rule:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Rule:
         """The rule that `get_config` describes."""
-        return cls(**config)
+
+        def restored(value: Any) -> Any:
+            if isinstance(value, dict):
+                return keras.saving.deserialize_keras_object(value, custom_objects)
+            return value
+
+        arguments = {key: restored(value) for key, value in config.items()}
+        for key in ("weights", "gradient"):
+            if isinstance(arguments.get(key), (list, tuple)):
+                arguments[key] = [restored(item) for item in arguments[key]]
+        return cls(**arguments)
 
     def __repr__(self) -> str:
-        weights = self.weights if isinstance(self.weights, str) else self.patterns
-        return f"Rule({weights!r}, learning_rate_multiplier={self.learning_rate_multiplier})"
+        labels = [label(selector) for selector in self.selectors]
+        what = repr(labels[0] if len(labels) == 1 else labels)
+        return ", ".join([f"Rule({what}", *(f"{k}={v}" for k, v in self._named().items())]) + ")"
 
 
-def _checked_patterns(weights: str | Sequence[str]) -> list[str]:
-    patterns = [weights] if isinstance(weights, str) else weights
-    if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
+def checked_number(argument: str, value: Any) -> float:
+    """`value` as a float, or an error that says what the argument may be."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(
-            "A Rule selects weights by a regular expression or a list of regular expressions, "
-            f"as in Rule('crf', ...). Received: weights={weights!r}"
+            f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
         )
-    if not patterns or not all(patterns):
+    number = float(value)
+    # These numbers live in float32; the comparison also refuses NaN.
+    if not 0 <= number <= float(np.finfo(np.float32).max):
         raise ValueError(
-            "A Rule needs at least one regular expression and none of them empty (use '.' for "
-            f"all weights). Received: weights={weights!r}"
+            f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
         )
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"A Rule's expression should be a valid regular expression, but {error}. "
-                f"Received: weights={pattern!r}"
-            ) from error
-    return list(patterns)
+    return number
 
 
-def checked_multiplier(value: float) -> float:
-    """`value` as a float, or an error that says what a multiplier may be."""
-    if not isinstance(value, Real):
-        raise TypeError(
-            "`learning_rate_multiplier` should be a finite number >= 0. "
-            f"Received: learning_rate_multiplier={value!r}"
-        )
-    multiplier = float(value)
-    # Multipliers live in float32; the comparison also refuses NaN.
-    if not 0 <= multiplier <= float(np.finfo(np.float32).max):
+def checked_rate(argument: str, value: Any) -> Any:
+    """A number or a schedule, tried at step 0; `None` stays."""
+    if value is None or not callable(value):
+        return None if value is None else checked_number(argument, value)
+    try:
+        first = np.asarray(ops.convert_to_numpy(value(ops.convert_to_tensor(0, dtype="int32"))))
+    except Exception as error:
         raise ValueError(
-            "`learning_rate_multiplier` should be a finite number >= 0. "
-            f"Received: learning_rate_multiplier={value!r}"
+            f"`{argument}` as a schedule should take the step, a scalar tensor, and return a "
+            f"finite number >= 0, but at step 0 it failed: {error!r}. "
+            f"Received: {argument}={value!r}"
+        ) from error
+    if first.shape != () or not np.isfinite(first) or first < 0:
+        raise ValueError(
+            f"`{argument}` as a schedule should return a finite number >= 0. "
+            f"Received: {argument}={value!r}, which at step 0 gives {first}"
         )
-    return multiplier
+    return value
 
 
-def rules_of(rules: Sequence[Rule], variable: keras.Variable) -> tuple[int, ...]:
-    """Indices of the rules that select `variable`, in order."""
-    return tuple(index for index, rule in enumerate(rules) if rule.selects(variable))
+def _own_template(optimizer: Any) -> Template:
+    template = Template(optimizer)
+    shared = template.shared_arguments()
+    given = {key: value for key, value in shared.items() if value != SHARED_ARGUMENTS[key]}
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: these belong to all weights together. Set them on the optimizer "
+            "that PerWeight wraps, or clip these weights with `gradient=ClipNorm(...)`. "
+            f"Received: optimizer={template.kind} with {given}"
+        )
+    return template
 
 
-def check_rules_select(rules: Sequence[Rule], variables: Iterable[keras.Variable]) -> None:
-    """Raises for the first expression that selects none of `variables`: it would do nothing."""
-    paths = [variable.path for variable in variables]
-    for rule in rules:
-        for pattern in rule.patterns:
-            if any(re.search(pattern, path) for path in paths):
-                continue
-            nearest = sorted(paths, key=lambda path: -_similarity(pattern, path))
-            raise ValueError(
-                f"{rule!r}: the expression {pattern!r} selects no trainable weight. Expressions "
-                f"are searched in the weights' paths; the nearest of {len(paths)} are: "
-                f"{nearest[:5]}. Correct the expression, remove it, or make its layer trainable "
-                "before the optimizer is built."
-            )
+def _serialized_rate(rate: Any) -> Any:
+    return keras.saving.serialize_keras_object(rate) if callable(rate) else rate
 
 
-def _similarity(pattern: str, path: str) -> float:
-    return difflib.SequenceMatcher(None, pattern, path).ratio()
+@dataclass(frozen=True)
+class Outcome:
+    """What the rules say of one weight: for each property the index of the rule that decides.
+
+    Attributes:
+        rules: All rules that select the weight, in order.
+        rate: The rule that names the multiplier or the rate.
+        optimizer: The rule that names the optimizer.
+        trainable: The rule that names `trainable`.
+        weight_decay: The value, since equal ones are one.
+    """
+
+    rules: tuple[int, ...]
+    rate: int | None
+    optimizer: int | None
+    trainable: int | None
+    weight_decay: float | None
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What weights have in common that one optimizer can move."""
+        return (self.optimizer, self.rate, self.trainable, self.weight_decay)
+
+
+def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
+    """What `rules` say of a weight that those of the indices `selected` select."""
+    rate = optimizer = trainable = weight_decay = None
+    for index in selected:
+        rule = rules[index]
+        if rule.learning_rate_multiplier is not None or rule.learning_rate is not None:
+            rate = index
+        if rule.template is not None:
+            optimizer = index
+        if rule.trainable is not None:
+            trainable = index
+        if rule.weight_decay is not None:
+            weight_decay = rule.weight_decay
+    return Outcome(tuple(selected), rate, optimizer, trainable, weight_decay)
+
+
+def select_weights(
+    rules: Sequence[Rule], variables: Sequence[keras.Variable]
+) -> list[tuple[int, ...]]:
+    """Indices of the rules that select each of `variables`, in order.
+
+    Raises:
+        ValueError: for the first selector that means none of them: it would do nothing.
+    """
+    variables = list(variables)
+    selected: list[list[int]] = [[] for _ in variables]
+    for index, rule in enumerate(rules):
+        means = [False] * len(variables)
+        for selector in rule.selectors:
+            found = select(selector, variables)
+            if not any(found):
+                raise ValueError(f"{rule!r}: {no_weight_selected(selector, variables)}")
+            means = [a or b for a, b in zip(means, found, strict=True)]
+        for position, meant in enumerate(means):
+            if meant:
+                selected[position].append(index)
+    return [tuple(indices) for indices in selected]

@@ -131,23 +131,7 @@ def test_one_multiplier_for_all(name):
     assert_bit_equal(grouped, plain)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                reason="Ftrl divides by the learning rate: multiplier 0 turns the weights into NaN"
-                if name == "ftrl"
-                else "ScheduleFreeAdamW computes the weights anew from its averages: multiplier 0 "
-                "moves them by rounding"
-            )
-            if name in {"ftrl", "schedule_free_adamw"}
-            else (),
-        )
-        for name in OPTIMIZERS
-    ],
-)
+@every_optimizer
 def test_multiplier_zero_holds_the_weights(name):
     """Weights of multiplier 0 stay where they are, to the last bit, and the others learn."""
     model = mlp()

@@ -1,5 +1,7 @@
 """Optimizers."""
 
+from finegrain.optimizers.nonfinite import NonFiniteGradientError
 from finegrain.optimizers.per_weight import PerWeight
+from finegrain.optimizers.with_gradients import with_gradients
 
-__all__ = ["PerWeight"]
+__all__ = ["NonFiniteGradientError", "PerWeight", "with_gradients"]

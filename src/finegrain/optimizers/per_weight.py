@@ -1,4 +1,4 @@
-"""PerWeight: any Keras optimizer, with its learning rate decided weight by weight."""
+"""PerWeight: any Keras optimizer under rules that say how each weight learns."""
 
 from __future__ import annotations
 
@@ -10,54 +10,71 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.gradients.transform import transformed
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
+from finegrain.optimizers.conditional import compiles_to_one_program
 from finegrain.optimizers.groups import (
-    SHARED_ARGUMENTS,
     Group,
+    LiveRule,
+    Number,
+    Selected,
     State,
-    check_arguments,
-    serialize_optimizer,
+    checked_rules,
+    live_keys,
 )
+from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
+from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.slots import step_state, weight_slots
-from finegrain.rules import Rule, check_rules_select, checked_multiplier, rules_of
+from finegrain.optimizers.sparse import dense, on_values
+from finegrain.rules import Outcome, Rule, checked_number, select_weights
+from finegrain.template import Template
 
 
 class _GroupLearningRate:
-    """The learning rate of one group: the base rate × its rule's multiplier, at each step."""
+    """The learning rate of one group, at each step."""
 
-    def __init__(self, owner: PerWeight, rule: int | None) -> None:
+    def __init__(self, owner: PerWeight, outcome: Outcome) -> None:
         self.owner = owner
-        self.rule = rule
+        self.outcome = outcome
 
     def __call__(self) -> Any:
-        return self.owner._learning_rate_under(self.rule)
+        owner = self.owner
+        return owner._state.rate(self.outcome, owner._get_current_learning_rate)
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class PerWeight(keras.optimizers.Optimizer):
-    r"""Any Keras optimizer under rules that say how fast each weight learns.
+    r"""Any Keras optimizer under rules that say how each weight learns.
 
     The weight $\theta_i$ moves as the given optimizer would move it at the learning rate
 
     $$\eta_i = \eta \cdot m_i,$$
 
     where $\eta$ is the base learning rate and $m_i$ the multiplier of the last rule that selects
-    the weight (1 when none does). With all multipliers 1 the weights are bit-equal to those of
-    the optimizer alone. `learning_rate` is the base rate: schedules and callbacks that set it
-    keep the ratios. Clipping (also over the global norm), gradient accumulation, loss scaling,
-    weight averaging and constraints are those of the given optimizer, over all weights together.
+    the weight (1 when none does); rules may also give it a rate, a weight decay, an optimizer and
+    gradient transforms of its own, or hold it where it is. Without rules, or with multipliers of
+    1 alone, the weights are bit-equal to those of the optimizer alone. `learning_rate` is the base
+    rate: schedules and callbacks that set it keep the ratios. Clipping (also over the global
+    norm), gradient accumulation, loss scaling, weight averaging and constraints are those of the
+    given optimizer, over all weights together.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config. Its learning rate is
             the base rate.
-        rules: A list of `Rule`. The last rule that selects a weight decides its multiplier.
+        rules: A list of `Rule`. For each property the last rule that selects a weight and names
+            the property decides.
+        nonfinite: What to do when the gradient of a weight that moves is NaN or infinite.
+            `"propagate"`: nothing, as Keras does. `"skip"`: drop the whole step, so that weights
+            and state stay as they are, and count it in `skipped_steps`. `"raise"`: drop it, and
+            raise a `NonFiniteGradientError` that names the weights.
         name: The optimizer's name.
 
     Raises:
         TypeError: if a rule is not a `Rule`.
-        ValueError: if the optimizer is already built or a wrapper itself, if two rules share a
-            name, or, at build, if an expression selects no weight.
+        ValueError: if the optimizer is already built or a wrapper itself, if two rules are given
+            the same name, or, at build, if a selector selects no weight.
+        NonFiniteGradientError: in a step, with `nonfinite="raise"`.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -65,18 +82,26 @@ class PerWeight(keras.optimizers.Optimizer):
     ...     keras.Input((2,)),
     ...     keras.layers.Dense(2, name="encoder", kernel_initializer="ones"),
     ...     keras.layers.Dense(1, name="head", kernel_initializer="ones")])
-    >>> optimizer = fg.PerWeight(
-    ...     keras.optimizers.SGD(0.1), [fg.Rule("head", learning_rate_multiplier=100.0)])
+    >>> optimizer = fg.PerWeight(keras.optimizers.SGD(0.1), [
+    ...     fg.Rule("head", learning_rate_multiplier=100.0),
+    ...     fg.Rule("encoder", trainable=False)])
     >>> print(optimizer.describe(model).to_dicts()[2]["learning_rate_multiplier"])
     100.0
     >>> model.compile(optimizer, loss="mse")
     >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
     >>> print(keras.ops.convert_to_numpy(model.get_layer("head").bias))
     [-60.]
+    >>> print(keras.ops.convert_to_numpy(model.get_layer("encoder").bias))
+    [0. 0.]
 
     Notes:
         The slots of the weights (momenta and the like) are saved under the weights' paths. A
         checkpoint therefore resumes under other rules and on another backend.
+
+        Under `fit`, where steps run compiled, `nonfinite="raise"` stops the training after the
+        step, and `fit` raises when it has put the model in order; on TensorFlow under XLA, which
+        cannot tell the host, `fit` goes on to its end, dropping such steps, and raises then. A
+        compiled loop of your own, or `train_on_batch`, asks with `raise_if_nonfinite()`.
 
     References:
         Su Jianlin, Layer-wise learning rates and free gradients, 2019,
@@ -88,81 +113,206 @@ class PerWeight(keras.optimizers.Optimizer):
         optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
         rules: Sequence[Rule] = (),
         *,
+        nonfinite: str = "propagate",
         name: str | None = None,
     ) -> None:
-        template = keras.optimizers.get(optimizer)
-        if isinstance(template, PerWeight):
+        if isinstance(optimizer, PerWeight):
             raise ValueError(
                 "PerWeight cannot wrap another PerWeight: put all rules into one list. "
                 f"Received: optimizer={optimizer!r}"
             )
-        check_arguments(template, rules)
-        # Read now: within a TensorFlow graph, where `build` may run, a rate has no value.
-        config = template.get_config()
+        template = Template(optimizer)
+        rules = checked_rules(rules)
+        keys = live_keys(rules)
+        check_policy(nonfinite)
+        # A base rate that is a number is kept in a variable of our own.
         super().__init__(
-            # A base rate that is a number is kept in a variable of our own.
-            learning_rate=config["learning_rate"]
-            if isinstance(config["learning_rate"], float)
-            else template._learning_rate,
+            learning_rate=template.learning_rate,
             name=name or "per_weight",
-            **{key: config.get(key, default) for key, default in SHARED_ARGUMENTS.items()},
+            **template.shared_arguments(),
         )
-        self._state = State(template, config, rules)
-        for rule in rules:
-            self._state.multipliers.append(
-                self.add_variable(
-                    (),
-                    initializer=keras.initializers.Constant(rule.learning_rate_multiplier),
-                    dtype="float32",
-                    name=f"multiplier_{len(self._state.multipliers)}",
-                )
-            )
+        self.nonfinite = nonfinite
+        self._state = State(template)
+        for rule, key in zip(rules, keys, strict=True):
+            live = LiveRule(rule, key, self._add_number, self._current_step)
+            self._state.rules.append(live)
+
+    def _add_number(self, name: str, value: float) -> keras.Variable:
+        return self.add_variable(
+            (), keras.initializers.Constant(value), dtype="float32", name=name.replace("/", "_")
+        )
+
+    def _current_step(self) -> Any:
+        return ops.convert_to_tensor(self._iterations)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Sorts `variables` into groups by the rules and creates their state."""
         if self.built:
             return
         variables = list(variables)
-        self._state.selected = self._select(variables)
-        groups: dict[int | None, Group] = {}
-        for variable, selected in zip(variables, self._state.selected, strict=True):
-            rule = max(selected, default=None)
-            if rule not in groups:
-                groups[rule] = Group(self._state.group_optimizer(_GroupLearningRate(self, rule)))
-            groups[rule].weights.append(variable)
-            self._state.group_of[self._var_key(variable)] = groups[rule]
-        self._state.groups = list(groups.values())
+        state = self._state
+        state.selection = self._select(variables)
+        groups: dict[Any, Group] = {}
+        for variable, selected in zip(variables, state.selection, strict=True):
+            outcome = state.outcome(selected.rules)
+            if outcome.group not in groups:
+                optimizer = state.template_of(outcome).make(
+                    _GroupLearningRate(self, outcome), outcome.weight_decay
+                )
+                groups[outcome.group] = Group(outcome, optimizer)
+            groups[outcome.group].weights.append(variable)
+            state.group_of[self._var_key(variable)] = groups[outcome.group]
+        state.groups = list(groups.values())
+        self._bind_transforms(variables)
         super().build(variables)
-        for group in self._state.groups:
+        decays = {
+            self._var_key(variable): selected.decays
+            for variable, selected in zip(variables, state.selection, strict=True)
+        }
+        for group in state.groups:
+            excluded = [w for w in group.weights if not decays[self._var_key(w)]]
+            if excluded:
+                group.optimizer.exclude_from_weight_decay(var_list=excluded)
             group.optimizer.build(group.weights)
+        state.signature = [_signature("int32")]
+        if self.nonfinite != "propagate":
+            state.guard = Guard(self.nonfinite, variables, self._add_counter)
 
-    def _select(self, variables: Sequence[keras.Variable]) -> list[tuple[int, ...]]:
-        """Indices of the rules that select each of `variables`."""
-        saved = self._state.saved_selection
+    def _add_counter(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        return self.add_variable(
+            shape, "zeros", dtype="int32", aggregation="only_first_replica", name=name
+        )
+
+    def _bind_transforms(self, variables: Sequence[keras.Variable]) -> None:
+        state = self._state
+        for index, live in enumerate(state.rules):
+            members = [
+                variable
+                for variable, selected in zip(variables, state.selection, strict=True)
+                if index in selected.rules
+            ]
+            for place, transform in enumerate(live.rule.gradient):
+                state.transforms.append((live.key, place, transform.bound_to(members)))
+
+    def _select(self, variables: Sequence[keras.Variable]) -> list[Selected]:
+        """What the rules make of each of `variables`."""
+        state = self._state
+        saved = state.saved_selection
         matches = checkpoint.match_weights(
-            [(path, shape) for path, shape, _ in saved], checkpoint.places(variables)
+            [(path, shape) for path, shape, *_ in saved], checkpoint.places(variables)
         )
         if len(matches) == len(saved) == len(variables):
             # The model that these rules were saved with: its paths may have changed since.
-            return [tuple(saved[matches[index]][2]) for index in range(len(variables))]
-        check_rules_select(self._state.rules, variables)
-        return [rules_of(self._state.rules, variable) for variable in variables]
-
-    def _learning_rate_under(self, rule: int | None) -> Any:
-        # As a tensor: an optimizer would track a variable found among its attributes as its own.
-        rate = ops.convert_to_tensor(self._get_current_learning_rate())
-        if rule is None:
-            return rate
-        multiplier = self._state.multipliers[rule]
-        return rate * ops.cast(ops.convert_to_tensor(multiplier), rate.dtype)
+            return [Selected(*saved[matches[index]][2:]) for index in range(len(variables))]
+        result = []
+        rules = [live.rule for live in state.rules]
+        for variable, selected in zip(variables, select_weights(rules, variables), strict=True):
+            outcome = state.outcome(selected)
+            decays = outcome.weight_decay is not None or state.template_of(outcome).decays(variable)
+            result.append(Selected(selected, decays))
+        return result
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """The optimizer's own variables, then those of its groups."""
-        own = list(self._variables)
-        return own + [v for group in self._state.groups for v in group.optimizer.variables]
+        """The optimizer's own variables, then those of its groups and gradient transforms."""
+        state = self._state
+        return (
+            list(self._variables)
+            + [v for group in state.groups for v in group.optimizer.variables]
+            + [v for *_, transform in state.transforms for _, v, _ in transform.state]
+            + state.signature
+        )
 
-    # The two hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
+        """One step.
+
+        Args:
+            grads: A gradient, or `None`, for each of `trainable_variables`.
+            trainable_variables: The weights; by default those that the optimizer was built with.
+                The first call builds it.
+        """
+        weights = None if trainable_variables is None else list(trainable_variables)
+        if weights is not None and not self.built:
+            self.build(weights)
+        self._state.every_rule_may_hold = not compiles_to_one_program(grads, self)
+        if self._state.guard is None:
+            self._step(list(grads), weights)
+            return
+        members = self._trainable_variables if weights is None else weights
+        flags: list[Any] = [False] * len(self._trainable_variables)
+        for gradient, weight in zip(grads, members, strict=False):
+            moves = self._moves(weight)
+            if gradient is None or moves is False or self._overwrite_variable_with_gradient(weight):
+                continue
+            flag = nonfinite(gradient)
+            flag = flag if moves is None or moves is True else ops.logical_and(flag, moves)
+            flags[self._get_variable_index(weight)] = flag
+        everything = [*self._trainable_variables, *self.variables]
+        self._state.guard.run(self._step, list(grads), list(members), flags, everything, self)
+
+    def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
+        # Keras applies constraints to all weights, also to those that do not move.
+        held = [
+            (weight, moves, ops.copy(ops.convert_to_tensor(weight)))
+            for weight in self._trainable_variables
+            if weight.constraint is not None and (moves := self._moves(weight)) is not None
+        ]
+        super().apply(grads, weights)
+        for weight, moves, before in held:
+            weight.assign(ops.where(moves, ops.convert_to_tensor(weight), before))
+
+    def _moves(self, weight: keras.Variable) -> Any:
+        """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
+        group = self._state.group_of.get(self._var_key(weight))
+        return None if group is None else self._state.moves(group.outcome)
+
+    def _notice_held_rules(self) -> None:
+        """Has the step compiled once more on JAX where a rule is held that was not thought to be.
+
+        Rules whose multiplier is 1 are compiled as if they could not be held, so that the program
+        is the wrapped optimizer's own, to the last bit. JAX compiles again by itself when it meets
+        a variable of another type.
+        """
+        state = self._state
+        if not state.held_unexpectedly or state.may_hold_all:
+            return
+        state.may_hold_all = True
+        if state.signature:
+            state.signature = [_signature("int8")]
+
+    # The hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
+
+    def _backend_apply_gradients(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
+    ) -> None:
+        weights = list(trainable_variables)
+        self._state.stepping = weights
+        together = self.global_clipnorm or self.gradient_accumulation_steps
+        if together or self._state.transforms:
+            # The gradients of weights that do not move touch no other weight's.
+            grads = [
+                _zero_unless(self._moves(weight), gradient)
+                for gradient, weight in zip(grads, weights, strict=True)
+            ]
+        super()._backend_apply_gradients(list(grads), weights)
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        # By now the gradients are accumulated and unscaled.
+        return super()._clip_gradients(self._transform(list(grads)))
+
+    def _transform(self, gradients: list[Any]) -> list[Any]:
+        place_of = {self._var_key(w): place for place, w in enumerate(self._state.stepping)}
+        for _, _, transform in self._state.transforms:
+            members = [w for w in transform.weights if self._var_key(w) in place_of]
+            if not members:
+                continue
+            places = [place_of[self._var_key(weight)] for weight in members]
+            own = [dense(gradients[place]) for place in places]
+            for place, result in zip(places, transformed(transform, own, members), strict=True):
+                gradients[place] = result
+        return gradients
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Does nothing here: each group decays its weights at its own learning rate."""
@@ -170,49 +320,95 @@ class PerWeight(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        # By now the gradients are accumulated, unscaled and clipped over all weights together.
-        parts: dict[int, tuple[list[Any], list[Any]]] = {}
+        # By now the gradients are clipped, too, over all weights together.
+        state = self._state
+        parts: dict[int, tuple[list[Any], list[Any]]] = {
+            id(group): ([], []) for group in state.groups
+        }
         for gradient, variable in zip(grads, trainable_variables, strict=True):
-            group = self._state.group_of[self._var_key(variable)]
-            gradients, variables = parts.setdefault(id(group), ([], []))
+            gradients, variables = parts[id(state.group_of[self._var_key(variable)])]
             gradients.append(gradient)
             variables.append(variable)
-        for group in self._state.groups:
-            optimizer = group.optimizer
-            if id(group) in parts:
-                gradients, variables = parts[id(group)]
-                # Keras's torch optimizers fail on decaying an empty list.
-                if any(optimizer._use_weight_decay(variable) for variable in variables):
-                    optimizer._apply_weight_decay(variables)
-                optimizer._backend_update_step(gradients, variables, optimizer.learning_rate)
-            optimizer._iterations.assign_add(1)
+        for group in state.groups:
+            group.update(state.moves(group.outcome), *parts[id(group)])
 
     def set_multiplier(self, rule: str, value: float) -> None:
         """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
 
         Nothing is compiled again. In a callback under `fit`, reach the optimizer as
-        `self.model.optimizer`.
+        `self.model.optimizer`. A rule that says `trainable` only is released by a value > 0,
+        which multiplies its weights' rate, and held again by 0.
 
         Args:
-            rule: The rule's name (by default its regular expression).
+            rule: The rule's name, or the regular expression that it selects by.
+            value: A finite number ≥ 0. With 0 the weights do not move and their slots do not
+                advance.
+
+        Raises:
+            ValueError: if no rule goes by that name, if its multiplier is a schedule, if a later
+                rule decides for all its weights, or if the value is no multiplier.
+        """
+        value = checked_number("learning_rate_multiplier", value)
+        self._state.set_number("learning_rate_multiplier", rule, value, "trainable")
+        self._notice_held_rules()
+
+    def set_learning_rate(self, rule: str, value: float) -> None:
+        """Changes the absolute learning rate of a rule, or of its own optimizer.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by.
             value: A finite number ≥ 0.
 
         Raises:
-            ValueError: if no rule has that name or the value is no multiplier.
+            ValueError: if no rule goes by that name, if it has no rate of its own or a schedule,
+                or if the value is no rate.
         """
-        names = [rule.name for rule in self._state.rules]
-        if rule not in names:
-            raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
-        self._state.multipliers[names.index(rule)].assign(checked_multiplier(value))
+        self._state.set_number("learning_rate", rule, checked_number("learning_rate", value))
+        self._notice_held_rules()
 
-    def _current_multipliers(self) -> list[float]:
-        """The rules' own numbers (0.1, not its float32), where they have not been changed."""
-        numbers = []
-        for rule, variable in zip(self._state.rules, self._state.multipliers, strict=True):
-            current = float(ops.convert_to_numpy(variable.value))
-            unchanged = current == np.float32(rule.learning_rate_multiplier)
-            numbers.append(rule.learning_rate_multiplier if unchanged else current)
-        return numbers
+    def set_trainable(self, rule: str, value: bool) -> None:
+        """Releases or holds the weights of a rule that names `trainable`.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by.
+            value: Whether the weights move.
+
+        Raises:
+            ValueError: if no rule goes by that name, or it does not name `trainable`.
+            TypeError: if the value is not a bool.
+        """
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
+        self._state.set_number("trainable", rule, float(value))
+        self._notice_held_rules()
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were dropped since gradients were not finite."""
+        guard = self._state.guard
+        return 0 if guard is None else host_int(guard.skipped)
+
+    @property
+    def nonfinite_weights(self) -> dict[str, int]:
+        """Path of each weight whose gradient was not finite → in how many steps.
+
+        Counted where `nonfinite` is `"skip"` or `"raise"`, since the optimizer was built.
+        """
+        guard = self._state.guard
+        return {} if guard is None else guard.concerned()
+
+    def raise_if_nonfinite(self) -> None:
+        """Raises a `NonFiniteGradientError` if a step was dropped since the last such error.
+
+        Under `fit` there is no need to call it; see the notes of the class.
+        """
+        if self._state.guard is not None and self.nonfinite == "raise":
+            self._state.guard.raise_pending()
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Sets the averaged weights at the end of `fit`, if the optimizer averages."""
+        super().finalize_variable_values(var_list)
+        self.raise_if_nonfinite()
 
     def describe(self, model: keras.Model) -> Description:
         """A table of how each trainable weight of `model` learns, before or after training.
@@ -225,7 +421,7 @@ class PerWeight(keras.optimizers.Optimizer):
             programs.
 
         Raises:
-            ValueError: if the model has no weights yet, or an expression selects none.
+            ValueError: if the model has no weights yet, or a selector selects none.
         """
         weights = model.trainable_variables
         if not weights:
@@ -233,29 +429,14 @@ class PerWeight(keras.optimizers.Optimizer):
                 "`describe` needs a model with trainable weights: build it first, for example "
                 f"by calling it on data. Received: model={model!r}"
             )
-        rules = self._state.rules
-        base = float(ops.convert_to_numpy(self._learning_rate_under(None)))
-        multipliers = self._current_multipliers()
-        reports = []
-        for (path, _), weight, selected in zip(
-            checkpoint.places(weights), weights, self._select(weights), strict=True
-        ):
-            multiplier = multipliers[selected[-1]] if selected else 1.0
-            reports.append(
-                WeightReport(
-                    path=path,
-                    shape=tuple(weight.shape),
-                    parameters=int(np.prod(weight.shape, dtype=np.int64)),
-                    optimizer=self._state.template.__class__.__name__,
-                    learning_rate_multiplier=multiplier,
-                    effective_learning_rate=base * multiplier,
-                    weight_decay=self._state.weight_decay(weight),
-                    gradient=(),
-                    trainable=True,
-                    rules=tuple(rules[index].name for index in selected),
-                )
-            )
-        return Description(reports)
+        return Description(self._reports(weights))
+
+    def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
+        base = as_float(self._get_current_learning_rate())
+        given = self._state.template.learning_rate
+        if isinstance(given, float) and np.float32(given) == base:
+            base = given
+        return reports(self._state, weights, self._select(weights), base)
 
     def _named_state(self) -> Iterator[tuple[str, keras.Variable]]:
         """Every state variable under a name that depends on neither grouping nor backend.
@@ -268,9 +449,11 @@ class PerWeight(keras.optimizers.Optimizer):
         name_of = dict(zip(map(self._var_key, weights), names, strict=True))
         for index, slot, variable in weight_slots(self, weights):
             yield f"{names[index]}:{slot}", variable
-        multipliers = {id(variable) for variable in self._state.multipliers}
-        own = [variable for variable in self._variables if id(variable) not in multipliers]
-        yield from step_state(self, weights, own)
+        yield "iterations", self._iterations
+        if isinstance(self._learning_rate, keras.Variable):
+            yield "learning_rate", self._learning_rate
+        if self._state.guard is not None:
+            yield "skipped_steps", self._state.guard.skipped
         for group in self._state.groups:
             members = [name_of[self._var_key(weight)] for weight in group.weights]
             for index, slot, variable in weight_slots(group.optimizer, group.weights):
@@ -280,20 +463,27 @@ class PerWeight(keras.optimizers.Optimizer):
             ):
                 for member in members:
                     yield f"{member}:step:{name}", variable
+        for rule, place, transform in self._state.transforms:
+            prefix = f"gradient:{checkpoint.key(rule)}:{place}"
+            for name, variable, weight in transform.state:
+                if weight is None:
+                    yield f"{prefix}:{name}", variable
+                else:
+                    yield f"{name_of[self._var_key(weight)]}:{prefix}:{name}", variable
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
         checkpoint.save(store, self._named_state(), self._trainable_variables)
-        for rule, multiplier in zip(self._state.rules, self._state.multipliers, strict=True):
-            current = ops.convert_to_numpy(multiplier.value)
-            store[_rule_name(rule)] = np.array([rule.learning_rate_multiplier, current], "float32")
+        for live, number in self._state.numbers():
+            current = ops.convert_to_numpy(number.variable.value)
+            store[_stored(live, number)] = np.array([number.configured, current], "float32")
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the state of each weight from `store`, whatever the rules it was written under.
 
-        A multiplier changed at run time is restored when its rule still says what it said when
-        the file was written; else the rule of today holds. State that the file lacks keeps its
-        value, with a warning that names it.
+        A number of a rule that was changed at run time is restored when the rule still says what
+        it said when the file was written; else the rule of today holds. State that the file lacks
+        keeps its value, with a warning that names it.
         """
         if not self.built:
             warnings.warn(
@@ -304,12 +494,17 @@ class PerWeight(keras.optimizers.Optimizer):
             return
         filled = checkpoint.load(store, self._named_state(), self._trainable_variables)
         names = set(store.keys())
-        for rule, multiplier in zip(self._state.rules, self._state.multipliers, strict=True):
-            if _rule_name(rule) in names:
-                configured, current = np.asarray(store[_rule_name(rule)])
-                if configured == np.float32(rule.learning_rate_multiplier):
-                    multiplier.assign(current)
-        missing = [name for name, found in filled.items() if not found]
+        for live, number in self._state.numbers():
+            if _stored(live, number) in names:
+                configured, current = np.asarray(store[_stored(live, number)])
+                # A loaded model's config has the current number, as far as it can hold it.
+                if np.float32(number.configured) in (configured, number.in_config(current)):
+                    number.variable.assign(current)
+        self._notice_held_rules()
+        if self._state.guard is not None:
+            self._state.guard.reported = self.skipped_steps
+        optional = {"skipped_steps"}
+        missing = [name for name, found in filled.items() if not found and name not in optional]
         if missing:
             warnings.warn(
                 f"The saved state lacks {len(missing)} of {len(filled)} variables of optimizer "
@@ -330,33 +525,58 @@ class PerWeight(keras.optimizers.Optimizer):
             )
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
+        self._notice_held_rules()
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer, with the rates as they are now."""
+        """The arguments that make an equal optimizer, with the numbers as they are now."""
         shared = super().get_config()
-        config = dict(self._state.config)
-        for key in SHARED_ARGUMENTS:
-            if key in config:
-                config[key] = shared[key]
-        config["learning_rate"] = shared["learning_rate"]
-        template = self._state.template.__class__.from_config(config)
-        rules = []
-        for rule, multiplier in zip(self._state.rules, self._current_multipliers(), strict=True):
-            rules.append(rule.get_config() | {"learning_rate_multiplier": multiplier})
+        template = self._state.template
+        changes = {
+            key: shared[key] for key in template.shared_arguments() if key in template.config
+        }
+        changes["learning_rate"] = shared["learning_rate"]
         return {
-            "optimizer": serialize_optimizer(template),
-            "rules": rules,
+            "optimizer": template.serialize(**changes),
+            "rules": [self._rule_config(index) for index in range(len(self._state.rules))],
+            "nonfinite": self.nonfinite,
             "name": self.name,
             "selection": self._selection(),
         }
 
-    def _selection(self) -> list[tuple[str, list[int], list[int]]]:
+    def _rule_config(self, index: int) -> dict[str, Any]:
+        live = self._state.rules[index]
+        rule = live.rule
+        if self.built:
+            # By now it is known what a function selects.
+            rule = rule.selecting(
+                [
+                    weight
+                    for weight, selected in zip(
+                        self._trainable_variables, self._state.selection, strict=True
+                    )
+                    if index in selected.rules
+                ]
+            )
+        config = rule.get_config()
+        for name, number in live.numbers.items():
+            current = number.current()
+            if name == "trainable":
+                config[name] = current > 0
+            elif (
+                rule.template is not None and rule.learning_rate is None and name == "learning_rate"
+            ):
+                config["optimizer"] = rule.template.serialize(learning_rate=current)
+            else:
+                config[name] = current
+        return config
+
+    def _selection(self) -> list[tuple[str, list[int], list[int], bool]]:
         if not self.built:
             return self._state.saved_selection
         places = checkpoint.places(self._trainable_variables)
         return [
-            (path, shape, list(selected))
-            for (path, shape), selected in zip(places, self._state.selected, strict=True)
+            (path, shape, list(selected.rules), selected.decays)
+            for (path, shape), selected in zip(places, self._state.selection, strict=True)
         ]
 
     @classmethod
@@ -365,11 +585,23 @@ class PerWeight(keras.optimizers.Optimizer):
     ) -> PerWeight:
         """The optimizer that `get_config` describes."""
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
-        rules = [Rule.from_config(rule) for rule in config["rules"]]
-        per_weight = cls(optimizer, rules, name=config["name"])
-        per_weight._state.saved_selection = list(config["selection"])
+        rules = [Rule.from_config(rule, custom_objects) for rule in config["rules"]]
+        per_weight = cls(optimizer, rules, nonfinite=config["nonfinite"], name=config["name"])
+        per_weight._state.saved_selection = [tuple(entry) for entry in config["selection"]]
         return per_weight
 
 
-def _rule_name(rule: Rule) -> str:
-    return f"rule:{checkpoint.key(rule.name)}"
+def _signature(dtype: str) -> keras.Variable:
+    return keras.Variable(0, dtype=dtype, trainable=False, name="signature")
+
+
+def _zero_unless(moves: Any, gradient: Any) -> Any:
+    if moves is None or moves is True:
+        return gradient
+    if moves is False:
+        return on_values(ops.zeros_like, gradient)
+    return on_values(lambda values: ops.where(moves, values, ops.zeros_like(values)), gradient)
+
+
+def _stored(live: LiveRule, number: Number) -> str:
+    return f"rule:{checkpoint.key(live.key)}:{number.property_name}"

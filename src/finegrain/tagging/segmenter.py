@@ -15,7 +15,7 @@ import numpy as np
 from finegrain.layers.crf import CRF
 from finegrain.losses.crf import CRFNegativeLogLikelihood
 from finegrain.optimizers.per_weight import PerWeight
-from finegrain.rules import Rule, checked_multiplier
+from finegrain.rules import Rule, checked_number
 from finegrain.tagging.batches import Batches
 from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.encoders import Encoder, get_encoder
@@ -82,7 +82,9 @@ class Segmenter:
     ) -> None:
         self.encoder = get_encoder(encoder, width, dropout)
         self.crf = crf
-        self.crf_learning_rate_multiplier = checked_multiplier(crf_learning_rate_multiplier)
+        self.crf_learning_rate_multiplier = checked_number(
+            "crf_learning_rate_multiplier", crf_learning_rate_multiplier
+        )
         self.constrain_training = constrain_training
         self.dropout = dropout
         self.learning_rate = learning_rate

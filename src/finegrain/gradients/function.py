@@ -1,0 +1,99 @@
+"""Any function as a gradient transform."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from finegrain.gradients.transform import GradientTransform
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class Function(GradientTransform):
+    """Changes gradients by any function of them and of their weights.
+
+    Args:
+        fn: Takes `(gradients, variables)`, or `(gradients)` alone, two lists of equal length, and
+            returns as many tensors of the same shapes. `variables[i].path` tells which weight it
+            is. So that saved models load, register it with
+            `keras.saving.register_keras_serializable` (a lambda loads with `safe_mode=False` only).
+
+    Raises:
+        TypeError: if `fn` cannot be called with one or two arguments.
+
+    Example:
+    >>> import keras, numpy as np, finegrain as fg
+    >>> def halve_biases(gradients, variables):
+    ...     return [g / 2 if "bias" in v.path else g for g, v in zip(gradients, variables)]
+    >>> weights = [keras.Variable([0.0], name=name) for name in ("kernel", "bias")]
+    >>> optimizer = fg.PerWeight(
+    ...     keras.optimizers.SGD(1.0), [fg.Rule(".", gradient=fg.gradients.Function(halve_biases))])
+    >>> optimizer.apply([keras.ops.ones(1), keras.ops.ones(1)], weights)
+    >>> print([keras.ops.convert_to_numpy(weight).tolist() for weight in weights])
+    [[-1.0], [-0.5]]
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        if not callable(fn):
+            raise TypeError(
+                "`fn` should be a function of `(gradients, variables)` or `(gradients)`. "
+                f"Received: fn={fn!r}"
+            )
+        self.fn = fn
+        self._takes_variables = _accepts(fn, 2)
+        if not self._takes_variables and not _accepts(fn, 1):
+            raise TypeError(
+                "`fn` should take `(gradients, variables)` or `(gradients)`. "
+                f"Received: fn={fn!r} with the signature {inspect.signature(fn)}"
+            )
+
+    def __call__(
+        self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
+    ) -> Sequence[Any]:
+        """What the function returns."""
+        return self.fn(gradients, variables) if self._takes_variables else self.fn(gradients)
+
+    def get_config(self) -> dict[str, Any]:
+        """The function, serialized by Keras."""
+        return {"fn": keras.saving.serialize_keras_object(self.fn)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Function:
+        """The transform that `get_config` describes."""
+        fn = config["fn"]
+        return cls(keras.saving.deserialize_keras_object(fn) if isinstance(fn, dict) else fn)
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables."""
+        return f"Function({getattr(self.fn, '__name__', type(self.fn).__name__)})"
+
+
+def _accepts(fn: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(fn).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell its signature
+        return count == 2
+    return True
+
+
+def as_transforms(gradient: Any) -> list[GradientTransform]:
+    """What a rule was given as `gradient`, as a list of transforms."""
+    if gradient is None:
+        return []
+    given: list[Any] = list(gradient) if isinstance(gradient, (list, tuple)) else [gradient]
+    transforms: list[GradientTransform] = []
+    for item in given:
+        if isinstance(item, type) or not (isinstance(item, GradientTransform) or callable(item)):
+            raise TypeError(
+                "`gradient` should be a transform of finegrain.gradients, such as ClipNorm(1.0), "
+                "a function of `(gradients, variables)`, or a list of these. "
+                f"Received: gradient={gradient!r}"
+            )
+        transforms.append(Function(item) if not isinstance(item, GradientTransform) else item)
+    return transforms

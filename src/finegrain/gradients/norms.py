@@ -1,0 +1,45 @@
+"""Norms of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+
+def checked_order(order: Any) -> float:
+    """1, 2 or infinity, or an error."""
+    if isinstance(order, bool) or order not in (1, 2, math.inf, "inf"):
+        raise ValueError(f"`ord` should be 1, 2 or float('inf'). Received: ord={order!r}")
+    return math.inf if order == "inf" else int(order) if order != math.inf else math.inf
+
+
+def config_order(order: float) -> int | str:
+    """The order as it can stand in a config, which knows no infinity."""
+    return "inf" if order == math.inf else int(order)
+
+
+def norm(values: Any, order: float, axis: Any = None, keepdims: bool = False) -> Any:
+    """The norm over `axis`, in float32 or better."""
+    if ops.dtype(values) in ("float16", "bfloat16"):
+        values = ops.cast(values, "float32")
+    if order == 1:
+        return ops.sum(ops.abs(values), axis=axis, keepdims=keepdims)
+    if order == 2:
+        return ops.sqrt(ops.sum(ops.square(values), axis=axis, keepdims=keepdims))
+    return ops.max(ops.abs(values), axis=axis, keepdims=keepdims)
+
+
+def joint_norm(tensors: Sequence[Any], order: float) -> Any:
+    """The norm of all numbers of `tensors` together."""
+    return norm(ops.stack([norm(tensor, order) for tensor in tensors]), order)
+
+
+def unit_axes(rank: int) -> tuple[int, ...]:
+    """The axes over which one unit of a weight extends: all but the last, that of the units.
+
+    A vector or a scalar is one unit.
+    """
+    return tuple(range(rank if rank < 2 else rank - 1))

@@ -1,0 +1,163 @@
+"""Steps that are taken under a condition which only the running program knows.
+
+Each backend needs its own way: torch runs Python at each step; JAX assigns to no variable inside a
+branch, so that the step is computed and then chosen or dropped, which the compiler merges into the
+update; TensorFlow branches, under a strategy of several replicas outside of their context.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def run_if(
+    condition: Any,
+    step: Callable[..., None],
+    arguments: Sequence[Any],
+    variables: Sequence[keras.Variable],
+) -> None:
+    """Calls `step(*arguments)` if `condition` holds; else all `variables` keep their values.
+
+    Args:
+        condition: `None` for always, a bool, or a scalar boolean tensor.
+        step: Assigns to `variables` and returns nothing.
+        arguments: What it takes: lists of tensors and variables.
+        variables: All that it may assign to.
+    """
+    if condition is None or isinstance(condition, bool):
+        if condition is not False:
+            step(*arguments)
+        return
+    backend = keras.backend.backend()
+    if backend == "torch" or (backend == "jax" and not is_traced(condition)):
+        if bool(condition):
+            step(*arguments)
+    elif backend == "tensorflow":
+        _run_if_on_tensorflow(condition, step, arguments)
+    else:
+        before = [variable.value for variable in variables]
+        step(*arguments)
+        for variable, old in zip(variables, before, strict=True):
+            variable.assign(ops.where(condition, variable.value, old))
+
+
+def _run_if_on_tensorflow(
+    condition: Any, step: Callable[..., None], arguments: Sequence[Any]
+) -> None:
+    import tensorflow as tf
+
+    def nothing() -> None:
+        return None
+
+    if not tf.distribute.has_strategy() or (
+        tf.__internal__.distribute.strategy_supports_no_merge_call()
+    ):
+        tf.cond(condition, lambda: step(*arguments), nothing)
+        return
+
+    # The step merges the replicas, which TensorFlow forbids inside a branch of one replica.
+    def in_cross_replica_context(distribution: Any, condition: Any, *arguments: Any) -> None:
+        local = distribution.experimental_local_results(condition)[0]
+
+        def on_each_replica() -> None:
+            distribution.extended.call_for_each_replica(step, args=arguments)
+
+        tf.cond(local, on_each_replica, nothing)
+
+    tf.distribute.get_replica_context().merge_call(
+        in_cross_replica_context, args=(condition, *arguments)
+    )
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` stands for one that a compiled program of JAX will know."""
+    from jax.core import Tracer
+
+    return isinstance(value, Tracer)
+
+
+def compiles_to_one_program(
+    gradients: Sequence[Any], optimizer: keras.optimizers.Optimizer
+) -> bool:
+    """Whether XLA compiles the step that is being taken, in which each condition changes rounding.
+
+    TensorFlow does not tell while it traces a step; the model in training knows.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return any(is_traced(gradient) for gradient in gradients)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return False
+        model = model_in_training(optimizer)
+        return model is None or bool(model.jit_compile)
+    return False
+
+
+def model_in_training(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The model whose training step is being taken with `optimizer`, or `None`.
+
+    Keras tells an optimizer nothing of its model; while a step runs, it is the caller's caller.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        model = frame.f_locals.get("self")
+        if isinstance(model, keras.Model):
+            found = getattr(model, "optimizer", None)
+            if getattr(found, "inner_optimizer", found) is optimizer:
+                return model
+        frame = frame.f_back
+    return None
+
+
+def anywhere(flags: Any) -> Any:
+    """Flags, true where they are true on any replica of a TensorFlow strategy."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() and tf.distribute.in_replica_context():
+            replicas = tf.distribute.get_replica_context()
+            total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(flags, tf.int32))
+            return total > 0
+    return flags
+
+
+class Positive:
+    """Whether a scalar variable is > 0.
+
+    On torch the answer is a bool, and the device is asked only after the variable has changed,
+    since waiting for an accelerator at every step would cost more than the step.
+    """
+
+    def __init__(self, variable: keras.Variable) -> None:
+        self._variable = variable
+        self._seen: tuple[Any, int] | None = None
+        self._answer = True
+
+    def __call__(self) -> Any:
+        """A bool on torch, else a scalar tensor."""
+        value = self._variable.value
+        if keras.backend.backend() != "torch":
+            return value > 0
+        if self._seen is None or self._seen[0] is not value or self._seen[1] != value._version:
+            self._seen = (value, value._version)
+            self._answer = bool(value > 0)
+        return self._answer
+
+
+def both(first: Any, second: Any) -> Any:
+    """Whether two conditions hold; `None` stands for always."""
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, bool) or isinstance(second, bool):
+        if first is False or second is False:
+            return False
+        return second if isinstance(first, bool) else first
+    return ops.logical_and(first, second)

@@ -1,0 +1,180 @@
+"""What PerWeight does about gradients that are NaN or infinite."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.optimizers.conditional import anywhere, is_traced, model_in_training, run_if
+from finegrain.optimizers.sparse import is_sparse
+
+POLICIES = ("propagate", "skip", "raise")
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """A gradient is NaN or infinite, and `PerWeight(..., nonfinite="raise")` was asked to say so.
+
+    The step was dropped: the weights and the optimizer's state are as they were before it.
+
+    Attributes:
+        paths: The paths of the weights concerned.
+
+    Args:
+        message: What happened.
+        paths: The paths of the weights concerned.
+
+    Example:
+    >>> import keras, numpy as np, finegrain as fg
+    >>> weight = keras.Variable([1.0], name="w")
+    >>> optimizer = fg.PerWeight("sgd", nonfinite="raise")
+    >>> try:
+    ...     optimizer.apply([keras.ops.convert_to_tensor([np.nan])], [weight])
+    ... except fg.NonFiniteGradientError as error:
+    ...     print(error.paths, keras.ops.convert_to_numpy(weight))
+    ['w'] [1.]
+    """
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = list(paths)
+
+
+class Guard:
+    """Drops steps with gradients that are not finite, and counts them.
+
+    Args:
+        policy: `"skip"` or `"raise"`.
+        weights: All weights of the optimizer.
+        add_variable: Makes an integer variable: (name, shape) → variable.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        weights: Sequence[keras.Variable],
+        add_variable: Callable[[str, tuple[int, ...]], keras.Variable],
+    ) -> None:
+        self.policy = policy
+        self.weights = list(weights)
+        self.skipped = add_variable("skipped_steps", ())
+        self.counts = add_variable("nonfinite_gradients", (len(self.weights),))
+        self.reported = 0
+
+    def run(
+        self,
+        step: Callable[[list[Any], list[keras.Variable]], None],
+        gradients: list[Any],
+        weights: list[keras.Variable],
+        flags: Sequence[Any],
+        variables: Sequence[keras.Variable],
+        owner: keras.optimizers.Optimizer,
+    ) -> None:
+        """Calls `step(gradients, weights)` unless a gradient that counts is not finite.
+
+        Args:
+            step: The step.
+            gradients: Its gradients.
+            weights: Their weights.
+            flags: For each of all weights, a scalar: whether its gradient is not finite.
+            variables: All that the step assigns to, but for the guard's own.
+            owner: The optimizer.
+        """
+        bad = anywhere(ops.stack([ops.cast(flag, "bool") for flag in flags]))
+        dropped = ops.any(bad)
+        self.counts.assign_add(ops.cast(bad, "int32"))
+        self.skipped.assign_add(ops.cast(dropped, "int32"))
+        own = {id(self.counts), id(self.skipped)}
+        rest = [variable for variable in variables if id(variable) not in own]
+        run_if(ops.logical_not(dropped), step, (gradients, weights), rest)
+        if self.policy == "raise":
+            self._raise_if(dropped, owner)
+
+    def _raise_if(self, dropped: Any, owner: keras.optimizers.Optimizer) -> None:
+        backend = keras.backend.backend()
+        if backend == "jax":
+            if is_traced(dropped):
+                import jax
+
+                # An error inside a compiled step would take the model's weights along: JAX has
+                # given their memory away. So the training is stopped through its model, and the
+                # error raised when `fit` has put everything in order.
+                report = _reporter(model_in_training(owner))
+                jax.lax.cond(dropped, lambda: jax.debug.callback(report), lambda: None)
+                return
+        elif backend == "tensorflow":
+            import tensorflow as tf
+
+            if not tf.executing_eagerly():
+                model = model_in_training(owner)
+                # XLA has no way to tell the host: there `fit` raises at its end.
+                if model is None or not model.jit_compile:
+                    report = _reporter(model)
+                    tf.cond(dropped, lambda: tf.py_function(report, [], []), lambda: tf.no_op())
+                return
+        if bool(dropped):
+            self.raise_pending()
+
+    def raise_pending(self) -> None:
+        """Raises for the steps that were dropped since the last error."""
+        skipped = int(ops.convert_to_numpy(self.skipped.value))
+        if skipped <= self.reported:
+            return
+        self.reported = skipped
+        paths = list(self.concerned())
+        raise NonFiniteGradientError(
+            f"The gradients of {len(paths)} of {len(self.weights)} weights were NaN or infinite: "
+            f"{paths[:10]}{' and more' if len(paths) > 10 else ''}. The weights and the optimizer "
+            "are as they were before that step. Look for a logarithm or a division of 0, lower the "
+            "learning rate, clip the gradients, or drop such steps with nonfinite='skip'.",
+            paths,
+        )
+
+    def concerned(self) -> dict[str, int]:
+        """Path of each weight that made a step be dropped → how many steps."""
+        counts = ops.convert_to_numpy(self.counts.value)
+        return {
+            weight.path: int(count)
+            for weight, count in zip(self.weights, counts, strict=True)
+            if count
+        }
+
+
+def nonfinite(gradient: Any) -> Any:
+    """Whether any number of the gradient is NaN or infinite: a scalar boolean tensor."""
+    values = gradient.values if is_sparse(gradient) else gradient
+    return ops.logical_not(ops.all(ops.isfinite(values)))
+
+
+def _reporter(model: Any) -> Callable[[], None]:
+    training = None if model is None else weakref.ref(model)
+
+    def report() -> None:
+        found = None if training is None else training()
+        if found is None:
+            raise NonFiniteGradientError(
+                "A gradient is NaN or infinite, and the step was dropped; "
+                "`optimizer.nonfinite_weights` names the weights."
+            )
+        found.stop_training = True
+
+    return report
+
+
+def check_policy(policy: Any) -> str:
+    """`policy`, or an error that lists the policies."""
+    if policy not in POLICIES:
+        raise ValueError(
+            f"`nonfinite` should be one of {', '.join(map(repr, POLICIES))}. "
+            f"Received: nonfinite={policy!r}"
+        )
+    return policy
+
+
+def host_int(variable: keras.Variable) -> int:
+    """What an integer variable holds."""
+    return int(np.asarray(ops.convert_to_numpy(variable.value)))

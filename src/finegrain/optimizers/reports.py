@@ -1,0 +1,95 @@
+"""How each weight learns, in numbers that people and programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.monitoring.describe import WeightReport
+from finegrain.optimizers import checkpoint
+from finegrain.optimizers.groups import LiveRule, Selected, State
+from finegrain.rules import Outcome
+
+
+def reports(
+    state: State,
+    weights: Sequence[keras.Variable],
+    selection: Sequence[Selected],
+    base: float,
+) -> list[WeightReport]:
+    """One report a weight, in the given order.
+
+    Args:
+        state: The optimizer's rules at work.
+        weights: The weights.
+        selection: What the rules make of each of them.
+        base: The base learning rate.
+    """
+    result = []
+    seen: dict[Any, tuple[float, float, bool]] = {}
+    for (path, _), weight, selected in zip(
+        checkpoint.places(weights), weights, selection, strict=True
+    ):
+        outcome = state.outcome(selected.rules)
+        if outcome.group not in seen:
+            seen[outcome.group] = rates(state, outcome, base)
+        multiplier, rate, moves = seen[outcome.group]
+        template = state.template_of(outcome)
+        decay = outcome.weight_decay
+        if decay is None:
+            decay = template.weight_decay(weight) if selected.decays else 0.0
+        transforms = [t for index in selected.rules for t in state.rules[index].rule.gradient]
+        result.append(
+            WeightReport(
+                path=path,
+                shape=tuple(weight.shape),
+                parameters=int(np.prod(weight.shape, dtype=np.int64)),
+                optimizer=template.kind,
+                learning_rate_multiplier=multiplier,
+                effective_learning_rate=rate,
+                weight_decay=decay,
+                gradient=tuple(transform.label for transform in transforms),
+                trainable=moves,
+                rules=tuple(state.rules[index].rule.name for index in selected.rules),
+            )
+        )
+    return result
+
+
+def rates(state: State, outcome: Outcome, base: float) -> tuple[float, float, bool]:
+    """(multiplier, effective learning rate, whether they move) of weights of this outcome."""
+    multiplier = 1.0
+    deciding = None if outcome.rate is None else state.rules[outcome.rate]
+    absolute = deciding is not None and deciding.rule.learning_rate is not None
+    if deciding is not None and absolute:
+        rate = _now(deciding, "learning_rate")
+    else:
+        own = None if outcome.optimizer is None else state.rules[outcome.optimizer]
+        if own is None:
+            rate = base
+        elif "learning_rate" in own.numbers:
+            rate = own.numbers["learning_rate"].current()
+        else:
+            rate = as_float(own.own_rate())
+        if deciding is not None:
+            multiplier = _now(deciding, "learning_rate_multiplier")
+    if outcome.trainable is not None:
+        multiplier *= _now(state.rules[outcome.trainable], "trainable")
+    moves = multiplier > 0 and not (absolute and rate == 0)
+    return multiplier, rate * multiplier, moves
+
+
+def _now(live: LiveRule, name: str) -> float:
+    if name in live.numbers:
+        return live.numbers[name].current()
+    return as_float(live.value(name))
+
+
+def as_float(value: Any) -> float:
+    """A scalar tensor or variable as a Python float."""
+    value = value.value if isinstance(value, keras.Variable) else value
+    return float(ops.convert_to_numpy(value))

@@ -1,0 +1,117 @@
+"""An optimizer as a pattern, from which others like it are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+# What belongs to all weights together stays with PerWeight; its groups run without it.
+SHARED_ARGUMENTS: dict[str, Any] = {
+    "clipnorm": None,
+    "global_clipnorm": None,
+    "clipvalue": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+
+
+class Template:
+    """An optimizer that has not been built, and what it was made with.
+
+    Args:
+        optimizer: A Keras optimizer, or its name or config.
+
+    Raises:
+        ValueError: if it is a wrapper round other optimizers, or already built.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer | str | dict[str, Any]) -> None:
+        self.optimizer = keras.optimizers.get(optimizer)
+        if hasattr(self.optimizer, "inner_optimizer") or hasattr(self.optimizer, "optimizers"):
+            raise ValueError(
+                "PerWeight and Rule take the optimizer that moves the weights, not a wrapper. Put "
+                "PerWeight inside: `LossScaleOptimizer(PerWeight(...))`; and say with rules what "
+                f"MultiOptimizer would say. Received: optimizer={optimizer!r}"
+            )
+        if self.optimizer.built:
+            raise ValueError(
+                "PerWeight and Rule take an optimizer that has not been built: the state of this "
+                f"one would be lost. Pass a new one. Received: optimizer={optimizer!r}"
+            )
+        # Read now: within a TensorFlow graph, where weights may be built, a rate has no value.
+        self.config: dict[str, Any] = self.optimizer.get_config()
+
+    @property
+    def kind(self) -> str:
+        """The public name of the optimizer's class."""
+        return self.optimizer.__class__.__name__
+
+    @property
+    def learning_rate(self) -> Any:
+        """A float, a schedule or a function, as it was given."""
+        rate = self.config["learning_rate"]
+        return rate if isinstance(rate, float) else self.optimizer._learning_rate
+
+    def shared_arguments(self) -> dict[str, Any]:
+        """Those of its arguments that belong to all weights together."""
+        return {key: self.config.get(key, value) for key, value in SHARED_ARGUMENTS.items()}
+
+    def make(
+        self, learning_rate: Callable[[], Any], weight_decay: float | None = None
+    ) -> keras.optimizers.Optimizer:
+        """A new optimizer like this one, but for its learning rate and what is shared.
+
+        Args:
+            learning_rate: Gives the rate at each step.
+            weight_decay: Takes the place of its own, with all that was excluded from it.
+        """
+        config = dict(self.config)
+        config |= {key: value for key, value in SHARED_ARGUMENTS.items() if key in config}
+        config["learning_rate"] = learning_rate
+        optimizer = type(self.optimizer).from_config(config)
+        if weight_decay is not None:
+            optimizer.weight_decay = weight_decay or None
+            if hasattr(optimizer, "adam_weight_decay"):  # Muon's, for what is no matrix
+                optimizer.adam_weight_decay = weight_decay or None
+            return optimizer
+        # What `exclude_from_weight_decay` sets is not in the config.
+        for attribute in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+            if hasattr(self.optimizer, attribute):
+                setattr(optimizer, attribute, getattr(self.optimizer, attribute))
+        return optimizer
+
+    def decays(self, weight: keras.Variable) -> bool:
+        """Whether `exclude_from_weight_decay` lets the optimizer's weight decay reach `weight`."""
+        return self.optimizer._use_weight_decay(weight)
+
+    def weight_decay(self, weight: keras.Variable) -> float:
+        """The share of `weight` that is taken off at each step, per unit of learning rate."""
+        decay = self.optimizer.weight_decay
+        return float(decay) if decay and self.decays(weight) else 0.0
+
+    def serialize(self, **changes: Any) -> dict[str, Any]:
+        """The optimizer as JSON that every backend can read.
+
+        On torch, Keras puts classes of its own in the place of its public ones, and would name
+        them.
+
+        Args:
+            **changes: Arguments to replace.
+        """
+        kind = type(self.optimizer)
+        serialized = keras.saving.serialize_keras_object(
+            kind.from_config(dict(self.config) | changes)
+        )
+        if kind.__module__.startswith("keras.src.backend."):
+            named = (k for k in kind.__mro__ if getattr(keras.optimizers, k.__name__, None) is k)
+            serialized |= {
+                "module": "keras.optimizers",
+                "class_name": next(named).__name__,
+                "registered_name": None,
+            }
+        return serialized
