@@ -16,12 +16,12 @@ demo_backend := $(or $(KERAS_BACKEND),jax)
 
 # What each environment stamp stands for: extras of pyproject.toml.
 extras_demo-$(demo_backend) := $(demo_backend),plots
-extras_test  := jax,torch,tensorflow,plots,test
+extras_test  := jax,torch,tensorflow,plots,tensorboard,test
 extras_bench := jax,torch,tensorflow,plots,bench
 extras_docs  := docs
 extras_lint  := dev
 # pyright reads the backends' own types, so that all of them must be there, always.
-extras_types := jax,torch,tensorflow,plots,dev
+extras_types := jax,torch,tensorflow,plots,tensorboard,dev
 
 stamp = $(VENV)/.installed-$(1)
 

@@ -1,7 +1,17 @@
 """Fine-grained control of learning for Keras 3 on JAX, PyTorch and TensorFlow."""
 
 try:
-    from finegrain import crf, gradients, layers, losses, metrics, monitoring, optimizers, tagging
+    from finegrain import (
+        callbacks,
+        crf,
+        gradients,
+        layers,
+        losses,
+        metrics,
+        monitoring,
+        optimizers,
+        tagging,
+    )
 except ModuleNotFoundError as error:
     if error.name not in ("jax", "torch", "tensorflow"):
         raise
@@ -12,6 +22,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from finegrain.layer_decay import layer_decay
 from finegrain.optimizers.nonfinite import NonFiniteGradientError
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.optimizers.with_gradients import with_gradients
@@ -23,8 +34,10 @@ __all__ = [
     "NonFiniteGradientError",
     "PerWeight",
     "Rule",
+    "callbacks",
     "crf",
     "gradients",
+    "layer_decay",
     "layers",
     "losses",
     "metrics",

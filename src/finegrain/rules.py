@@ -144,7 +144,6 @@ class Rule:
             return self
         rule = copy.copy(self)
         rule.selectors = [exactly([variable.path for variable in variables])]
-        rule.is_named = True
         return rule
 
     def _named(self) -> dict[str, Any]:
@@ -172,12 +171,10 @@ class Rule:
             "gradient": [serialize(transform) for transform in self.gradient],
             "optimizer": None if self.template is None else self.template.serialize(),
             "trainable": self.trainable,
-            "name": self.name if self.is_named or self._hides_labels() else None,
+            "name": self.name if self.is_named else None,
+            # What it is called by default, which exact paths would not tell.
+            "label": self.name,
         }
-
-    def _hides_labels(self) -> bool:
-        """Whether the config would lose what the rule is called by default."""
-        return any(not isinstance(selector, str) for selector in self.selectors)
 
     @classmethod
     def from_config(
@@ -190,11 +187,13 @@ class Rule:
                 return keras.saving.deserialize_keras_object(value, custom_objects)
             return value
 
-        arguments = {key: restored(value) for key, value in config.items()}
+        arguments = {key: restored(value) for key, value in config.items() if key != "label"}
         for key in ("weights", "gradient"):
             if isinstance(arguments.get(key), (list, tuple)):
                 arguments[key] = [restored(item) for item in arguments[key]]
-        return cls(**arguments)
+        rule = cls(**arguments)
+        rule.name = config.get("label", rule.name)
+        return rule
 
     def __repr__(self) -> str:
         labels = [label(selector) for selector in self.selectors]

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 import finegrain as fg
-from finegrain.layers import CRF
+from finegrain.layers import CRF, SetLearningRate
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.tagging import BMES
 
@@ -44,6 +44,7 @@ LAYERS = [
         CRFNegativeLogLikelihood,
     ),
     Member("crf with a scheme", lambda: CRF(4, constraints=BMES()), CRFNegativeLogLikelihood),
+    Member("faster crf", lambda: SetLearningRate(CRF(4), 9.0, False), CRFNegativeLogLikelihood),
 ]
 every_layer = pytest.mark.parametrize("member", LAYERS, ids=lambda member: member.name)
 

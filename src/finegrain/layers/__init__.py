@@ -1,5 +1,6 @@
 """Layers."""
 
 from finegrain.layers.crf import CRF
+from finegrain.layers.set_learning_rate import SetLearningRate
 
-__all__ = ["CRF"]
+__all__ = ["CRF", "SetLearningRate"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,8 +26,8 @@ class WeightReport:
         learning_rate_multiplier: Its multiplier now.
         effective_learning_rate: Base learning rate now × multiplier.
         weight_decay: The optimizer's decoupled weight decay.
-        gradient: Names of the transforms of its gradient, in order.
-        trainable: Whether it is trained.
+        gradient: The transforms of its gradient, in order, with their arguments.
+        trainable: Whether it moves now; not if a rule holds it.
         rules: Names of the rules that select it, in order.
     """
 
@@ -83,44 +84,54 @@ class Description:
                 group.append(report)
         return groups
 
-    def _rows(self) -> Iterator[tuple[str, str, WeightReport]]:
-        if len(self.reports) <= self.fold_above:
-            for report in self.reports:
-                shape = "×".join(map(str, report.shape)) or "scalar"
-                yield report.path, shape, report
-            return
-        for group in self.groups():
-            first, *rest = group
-            label = first.path if not rest else f"{first.path} … {rest[-1].path}"
-            yield label, f"{len(group)} weights", first
-
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("weight", overflow="fold", ratio=3)
-        table.add_column("shape", justify="right", no_wrap=True)
+        folded = len(self.reports) > self.fold_above
+        groups = self.groups() if folded else [[report] for report in self.reports]
+        kinds = len({report.optimizer for report in self.reports}) > 1
+        transforms = any(report.gradient for report in self.reports)
+        names = list(dict.fromkeys(name for report in self.reports for name in report.rules))
+        inline = all(len(", ".join(report.rules)) <= 24 for report in self.reports)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        table.add_column("weights" if folded else "weight", overflow="fold")
+        table.add_column("params" if folded else "shape", justify="right", no_wrap=True)
         table.add_column("rate ×", justify="right", no_wrap=True)
         table.add_column("rate", justify="right", no_wrap=True)
         table.add_column("decay", justify="right", no_wrap=True)
-        table.add_column("rules", overflow="fold", ratio=2)
-        for label, shape, report in self._rows():
-            table.add_row(
-                Text(label),
-                shape,
-                f"{report.learning_rate_multiplier:g}",
-                f"{report.effective_learning_rate:.3g}",
-                f"{report.weight_decay:g}" if report.weight_decay else "–",
-                Text(", ".join(report.rules) or "–"),
-            )
-        yield table
-        for group in self.groups():
+        if kinds:
+            table.add_column("optimizer", overflow="fold")
+        if transforms:
+            table.add_column("gradient", overflow="fold")
+        table.add_column("rules", overflow="fold")
+        for group in groups:
             first = group[0]
-            parameters = sum(report.parameters for report in group)
-            noun = "weight" if len(group) == 1 else "weights"
-            yield (
-                f"{len(group)} {noun}, {parameters:,} parameters: {first.optimizer} at "
-                f"{first.effective_learning_rate:.3g}"
-                f" (× {first.learning_rate_multiplier:g})"
-            )
+            shape = "×".join(map(str, first.shape)) or "scalar"
+            row: list[Any] = [
+                Text(_together([report.path for report in group])),
+                f"{sum(report.parameters for report in group):,}" if folded else shape,
+                f"{first.learning_rate_multiplier:.3g}",
+                f"{first.effective_learning_rate:.3g}" if first.trainable else "held",
+                f"{first.weight_decay:.3g}" if first.weight_decay else "–",
+            ]
+            if kinds:
+                row.append(Text(first.optimizer))
+            if transforms:
+                row.append(Text(", ".join(map(_kind, first.gradient)) or "–"))
+            shown = first.rules if inline else [str(1 + names.index(n)) for n in first.rules]
+            row.append(Text(", ".join(shown) or "–"))
+            table.add_row(*row)
+        yield table
+        if not inline:
+            # Long names, once each.
+            yield from (Text(f"rule {i}: {_short(name)}") for i, name in enumerate(names, 1))
+            yield ""
+        if not folded:
+            yield from map(_total, self.groups())
+        parameters = sum(report.parameters for report in self.reports)
+        held = [report for report in self.reports if not report.trainable]
+        yield (
+            f"{_weights(len(self.reports))}, {parameters:,} parameters in all, "
+            f"{_weights(len(held))} held"
+        )
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=80, color_system=None, legacy_windows=False)
@@ -128,3 +139,41 @@ class Description:
         return console.file.getvalue()  # type: ignore[attr-defined]
 
     __repr__ = __str__
+
+
+def _weights(count: int) -> str:
+    return f"{count} weight" if count == 1 else f"{count} weights"
+
+
+def _total(group: Sequence[WeightReport]) -> str:
+    first = group[0]
+    rate = f"at {first.effective_learning_rate:.3g}" if first.trainable else "held"
+    return (
+        f"{_weights(len(group))}, {sum(report.parameters for report in group):,} parameters: "
+        f"{first.optimizer} {rate} (× {first.learning_rate_multiplier:.3g})"
+    )
+
+
+def _together(paths: Sequence[str]) -> str:
+    """What the paths have in common, or the layers from which to which they reach."""
+    if len(paths) == 1:
+        return paths[0]
+    parts = [path.split("/") for path in paths]
+    leading = list(takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False)))
+    count = f"×{len(paths)}"
+    if leading:
+        return f"{'/'.join(level[0] for level in leading)}/… {count}"
+    if len({part[-1] for part in parts}) == 1:
+        return f"…/{parts[0][-1]} {count}"
+    first, last = parts[0][0], parts[-1][0]
+    return f"{first} … {last} {count}"
+
+
+def _kind(label: str) -> str:
+    """`ClipNorm` of `ClipNorm(max_norm=1.0)`, `halve` of `Function(halve)`."""
+    kind, _, arguments = label.partition("(")
+    return arguments.rstrip(")") if kind == "Function" else kind
+
+
+def _short(name: str, width: int = 70) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"

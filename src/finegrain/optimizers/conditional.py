@@ -122,7 +122,7 @@ def anywhere(flags: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if tf.distribute.has_strategy() and tf.distribute.in_replica_context():
+        if tf.distribute.has_strategy() and tf.distribute.get_replica_context() is not None:
             replicas = tf.distribute.get_replica_context()
             total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(flags, tf.int32))
             return total > 0

@@ -12,6 +12,7 @@ from keras import ops
 from finegrain.gradients.transform import GradientTransform
 from finegrain.optimizers.conditional import Positive, both, run_if
 from finegrain.optimizers.nonfinite import Guard
+from finegrain.optimizers.recorder import Recorder
 from finegrain.rules import Outcome, Rule, outcome_of
 from finegrain.template import Template
 
@@ -147,6 +148,9 @@ class State:
         self.may_hold_all = False
         # A variable whose dtype says so to JAX's compiler.
         self.signature: list[keras.Variable] = []
+        # Set while something watches the weights.
+        self.recorder: Recorder | None = None
+        self.raw_gradients: list[Any] = []
         # Set where steps with gradients that are not finite are dropped.
         self.guard: Guard | None = None
 

@@ -24,6 +24,7 @@ from finegrain.optimizers.groups import (
     live_keys,
 )
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
+from finegrain.optimizers.recorder import Recorder
 from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.slots import step_state, weight_slots
 from finegrain.optimizers.sparse import dense, on_values
@@ -221,6 +222,7 @@ class PerWeight(keras.optimizers.Optimizer):
             + [v for group in state.groups for v in group.optimizer.variables]
             + [v for *_, transform in state.transforms for _, v, _ in transform.state]
             + state.signature
+            + ([] if state.recorder is None else state.recorder.variables)
         )
 
     def apply(
@@ -300,6 +302,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
+        self._state.raw_gradients = list(grads)
         return super()._clip_gradients(self._transform(list(grads)))
 
     def _transform(self, gradients: list[Any]) -> list[Any]:
@@ -329,8 +332,13 @@ class PerWeight(keras.optimizers.Optimizer):
             gradients, variables = parts[id(state.group_of[self._var_key(variable)])]
             gradients.append(gradient)
             variables.append(variable)
+        before = None if state.recorder is None else state.recorder.before()
         for group in state.groups:
             group.update(state.moves(group.outcome), *parts[id(group)])
+        if state.recorder is not None:
+            step = ops.convert_to_tensor(self.iterations)
+            state.recorder.record(step, state.raw_gradients, state.stepping, before)
+        state.raw_gradients = []
 
     def set_multiplier(self, rule: str, value: float) -> None:
         """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
@@ -381,6 +389,53 @@ class PerWeight(keras.optimizers.Optimizer):
             raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
         self._state.set_number("trainable", rule, float(value))
         self._notice_held_rules()
+
+    def record(self, every: int | None) -> Recorder | None:
+        """Has steps record norms of gradients, updates and weights; `callbacks.Watch` reads them.
+
+        Args:
+            every: Record the first of so many real steps each; `None` to stop.
+
+        Returns:
+            What holds the norms, or `None`. Where there was none before, a compiled step has to be
+            compiled anew: `model.make_train_function(force=True)`.
+
+        Raises:
+            ValueError: if the optimizer is not built yet, or `every` is no integer > 0.
+        """
+        state = self._state
+        if every is None:
+            state.recorder = None
+            return None
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"`every` should be an integer > 0. Received: every={every!r}")
+        if not self.built:
+            raise ValueError(
+                "`record` needs a built optimizer: call `optimizer.build(model."
+                f"trainable_variables)` first. Received: every={every!r}"
+            )
+        step = int(ops.convert_to_numpy(self.iterations))
+        if state.recorder is None:
+            state.recorder = Recorder(self._trainable_variables, every, step)
+        else:
+            state.recorder.set_interval(every, step)
+        return state.recorder
+
+    def weights_of_rules(self) -> dict[str, list[int]]:
+        """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
+        state = self._state
+        members: dict[str, list[int]] = {live.key: [] for live in state.rules}
+        for index, selected in enumerate(state.selection):
+            for rule in selected.rules:
+                members[state.rules[rule].key].append(index)
+            if not selected.rules:
+                members.setdefault("no rule", []).append(index)
+        return members
+
+    def effective_learning_rates(self) -> list[float]:
+        """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
+        reports = self._reports(self._trainable_variables)
+        return [r.effective_learning_rate if r.trainable else 0.0 for r in reports]
 
     @property
     def skipped_steps(self) -> int:

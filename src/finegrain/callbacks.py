@@ -1,0 +1,5 @@
+"""Callbacks for `fit`."""
+
+from finegrain.monitoring.watch import Watch
+
+__all__ = ["Watch"]

@@ -1,0 +1,208 @@
+"""PerWeight trains on several devices and in several processes as it does on one device."""
+
+import concurrent.futures
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from optimizers import distributed
+from optimizers.contract import values
+
+BACKEND = keras.backend.backend()
+TIMEOUT = 120  # seconds; a run takes about ten
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a scenario of `distributed` is started, and what it leaves."""
+
+    backend: str
+    processes: int
+    devices: int
+    copies: tuple[str, ...]
+    """The names of the files with the weights of each copy of the model."""
+    cases: tuple[str, ...] = tuple(distributed.CASES)
+
+
+RUNS = {
+    "data_parallel": Run("jax", 1, 8, ("0",)),
+    "model_parallel": Run("jax", 1, 8, ("0",)),
+    "processes": Run("jax", 2, 2, ("0", "1")),
+    "distributed_data_parallel": Run("torch", 2, 1, ("0", "1")),
+    "mirrored": Run(
+        "tensorflow",
+        1,
+        2,
+        ("default-0", "default-1", "graph-0", "graph-1"),
+        tuple(distributed.CASES_UNCLIPPED),
+    ),
+}
+
+
+def cases_of(*scenarios, among=distributed.CASES):
+    """A parameter set for each case of each scenario; those of other backends are skipped."""
+    return pytest.mark.parametrize(
+        ("scenario", "case"),
+        [
+            pytest.param(
+                scenario,
+                case,
+                marks=pytest.mark.skipif(
+                    RUNS[scenario].backend != BACKEND,
+                    reason=f"a scenario of {RUNS[scenario].backend}",
+                ),
+            )
+            for scenario in scenarios
+            for case in RUNS[scenario].cases
+            if case in among
+        ],
+    )
+
+
+def start(scenario: str, folder: Path) -> None:
+    """Runs a scenario to its end; fails with the output of all its processes."""
+    run = RUNS[scenario]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={run.devices}",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
+    logs = [folder / f"{rank}.log" for rank in range(run.processes)]
+    processes = []
+    for rank, log in enumerate(logs):
+        arguments = [scenario, str(folder), str(rank), str(port)]
+        with log.open("w") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "optimizers.distributed", *arguments],
+                    env=environment,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as threads:
+        waits = [threads.submit(wait_for, process) for process in processes]
+        concurrent.futures.wait(waits, return_when=concurrent.futures.FIRST_EXCEPTION)
+        # When one has failed, the other would wait for it. JAX takes no notice of a mere SIGTERM.
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(process.returncode for process in processes):
+        codes = [process.returncode for process in processes]
+        pytest.fail("\n".join([f"{scenario}: exit codes {codes}", *(p.read_text() for p in logs)]))
+
+
+def wait_for(process: subprocess.Popen) -> None:
+    """Returns when `process` has ended well, and raises when it has not."""
+    if process.wait(TIMEOUT):
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder that a scenario has left: started once for all tests."""
+    folders = {}
+
+    def folder_of(scenario):
+        if scenario not in folders:
+            folders[scenario] = tmp_path_factory.mktemp(scenario)
+            start(scenario, folders[scenario])
+        return folders[scenario]
+
+    return folder_of
+
+
+@functools.cache
+def on_one_device(case: str, rounds: int = 1) -> list[np.ndarray]:
+    """The weights after training here; a batch with a NaN is left out rather than skipped."""
+    x, y = distributed.batches(case)
+    finite = np.isfinite(x).all(axis=(1, 2))
+    model = distributed.network(case)
+    for _ in range(rounds):
+        distributed.fit(model, x[finite], y[finite])
+    assert model.optimizer.skipped_steps == 0
+    return values(model.weights)
+
+
+def assert_close(weights, expected) -> None:
+    for mine, one_device in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(mine, one_device, rtol=1e-5, atol=1e-6)
+
+
+def read(path: Path) -> tuple[list[np.ndarray], int]:
+    """(weights, skipped steps) of a file that `distributed.record` wrote."""
+    with np.load(path) as arrays:
+        skipped = int(arrays["skipped_steps"])
+        return [arrays[name] for name in arrays if name != "skipped_steps"], skipped
+
+
+@cases_of(*RUNS)
+def test_weights_are_those_of_one_device(scenario, case, trained):
+    """Each device and each process ends with them, also where one device alone met a NaN."""
+    for copy in RUNS[scenario].copies:
+        weights, skipped = read(trained(scenario) / f"{case}-{copy}.npz")
+        assert_close(weights, on_one_device(case))
+        assert skipped == int(case.endswith("_nan"))
+
+
+@pytest.mark.parametrize("case", distributed.CASES)
+def test_on_one_device_what_should_moves(case):
+    """Else nothing would be shown by equality."""
+    model = distributed.network(case)
+    for weight, start, end in zip(
+        model.weights, values(model.weights), on_one_device(case), strict=True
+    ):
+        assert np.isfinite(end).all()
+        if "frozen" in weight.path:
+            np.testing.assert_array_equal(start, end)
+        else:
+            assert np.abs(end - start).max() > 1e-2
+
+
+@cases_of(*RUNS)
+def test_what_is_frozen_stays(scenario, case, trained):
+    """To the last bit."""
+    model = distributed.network(case)
+    for copy in RUNS[scenario].copies:
+        weights, _ = read(trained(scenario) / f"{case}-{copy}.npz")
+        for weight, start, end in zip(model.weights, values(model.weights), weights, strict=True):
+            if "frozen" in weight.path:
+                np.testing.assert_array_equal(start, end)
+
+
+@cases_of(*RUNS)
+def test_the_file_goes_on_on_one_device(scenario, case, trained):
+    for rank in range(RUNS[scenario].processes):
+        model = keras.models.load_model(trained(scenario) / f"{case}-{rank}.keras")
+        distributed.fit(model, *distributed.batches(case))
+        assert_close(values(model.weights), on_one_device(case, rounds=2))
+
+
+@cases_of("data_parallel", "model_parallel", among=distributed.CASES_RESUMED)
+def test_the_file_goes_on_on_many_devices(scenario, case, trained):
+    weights, _ = read(trained(scenario) / f"{case}-resumed.npz")
+    assert_close(weights, on_one_device(case, rounds=2))
+
+
+@cases_of("model_parallel", among=distributed.CASES_RESUMED)
+@pytest.mark.parametrize("stage", ["", "-resumed"])
+def test_slots_are_cut_like_their_weights(scenario, case, stage, trained):
+    parts = json.loads((trained(scenario) / f"{case}{stage}.json").read_text())
+    slots = 2 if case.startswith("adam") else 1
+    for weight in ["encoder/kernel", "encoder/bias", "head/kernel"]:
+        assert parts[weight] == 4
+        of_slots = [n for path, n in parts.items() if weight.replace("/", "_") in path]
+        assert of_slots == [4] * slots
+    assert parts["head/bias"] == 1
