@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from finegrain.gradients.norms import checked_order, config_order, joint_norm, norm, unit_axes
-from finegrain.gradients.transform import GradientTransform, checked_positive
+from finegrain.gradients.transform import GradientTransform, checked_positive, tensors
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -37,7 +37,7 @@ class ClipValue(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """The clipped gradients."""
-        return [ops.clip(gradient, -self.limit, self.limit) for gradient in gradients]
+        return [ops.clip(gradient, -self.limit, self.limit) for gradient in tensors(gradients)]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal transform."""
@@ -82,6 +82,7 @@ class ClipNorm(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """The clipped gradients."""
+        gradients = tensors(gradients)
         if self.per == "rule":
             scales = [self._scale(joint_norm(gradients, self.ord))] * len(gradients)
         else:
@@ -140,7 +141,7 @@ class AdaptiveClip(GradientTransform):
     ) -> Sequence[Any]:
         """The clipped gradients."""
         clipped = []
-        for gradient, variable in zip(gradients, variables, strict=True):
+        for gradient, variable in zip(tensors(gradients), variables, strict=True):
             axes = unit_axes(len(gradient.shape))
             weight = ops.convert_to_tensor(variable)
             limit = self.ratio * ops.maximum(norm(weight, 2, axes, keepdims=True), self.epsilon)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.gradients.transform import GradientTransform, checked_positive
+from finegrain.gradients.transform import GradientTransform, checked_positive, tensors
 
 
 def _checked_seed(seed: Any) -> int | None:
@@ -66,7 +66,7 @@ class Noise(GradientTransform):
         stddev = self.stddev * ops.power(time, -0.5 * self.decay)
         self.step.assign_add(1)
         noisy = []
-        for gradient in gradients:
+        for gradient in tensors(gradients):
             dtype = ops.dtype(gradient)
             noise = keras.random.normal(gradient.shape, dtype=dtype, seed=self.generator)
             noisy.append(gradient + ops.cast(stddev, dtype) * noise)
@@ -123,7 +123,7 @@ class Dropout(GradientTransform):
     ) -> Sequence[Any]:
         """The thinned gradients."""
         thinned = []
-        for gradient in gradients:
+        for gradient in tensors(gradients):
             kept = keras.random.uniform(gradient.shape, seed=self.generator) >= self.rate
             # Not a product: what is dropped is 0, also where the gradient is not finite.
             thinned.append(ops.where(kept, gradient / (1 - self.rate), ops.zeros_like(gradient)))

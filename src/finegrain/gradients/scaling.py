@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from finegrain.gradients.norms import checked_order, config_order, norm
-from finegrain.gradients.transform import GradientTransform
+from finegrain.gradients.transform import GradientTransform, tensors
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -25,7 +25,8 @@ class Scale(GradientTransform):
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
-    >>> print(fg.gradients.Scale(-2.0)([np.array([1.0, 3.0])], [None])[0])
+    >>> gradient = fg.gradients.Scale(-2.0)([np.array([1.0, 3.0])], [None])[0]
+    >>> print(keras.ops.convert_to_numpy(gradient))
     [-2. -6.]
     """
 
@@ -39,7 +40,7 @@ class Scale(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """The scaled gradients."""
-        return [gradient * self.factor for gradient in gradients]
+        return [gradient * self.factor for gradient in tensors(gradients)]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal transform."""
@@ -63,7 +64,7 @@ class Zero(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """Zeros, also where the gradient is NaN."""
-        return [ops.zeros_like(gradient) for gradient in gradients]
+        return [ops.zeros_like(gradient) for gradient in tensors(gradients)]
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -94,7 +95,7 @@ class Normalize(GradientTransform):
     ) -> Sequence[Any]:
         """Gradients of norm 1."""
         normalized = []
-        for gradient in gradients:
+        for gradient in tensors(gradients):
             size = norm(gradient, self.ord)
             size = ops.where(size == 0, ops.ones_like(size), size)
             normalized.append(gradient / ops.cast(size, gradient.dtype))
@@ -124,7 +125,7 @@ class Sign(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """The signs."""
-        return [ops.sign(gradient) for gradient in gradients]
+        return [ops.sign(gradient) for gradient in tensors(gradients)]
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -156,5 +157,5 @@ class Centralize(GradientTransform):
             gradient - ops.mean(gradient, axis=tuple(range(len(gradient.shape) - 1)), keepdims=True)
             if len(gradient.shape) > 1
             else gradient
-            for gradient in gradients
+            for gradient in tensors(gradients)
         ]

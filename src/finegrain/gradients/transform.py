@@ -162,6 +162,11 @@ def transformed(
     return checked
 
 
+def tensors(gradients: Sequence[Any]) -> list[Any]:
+    """Gradients as tensors, whatever arrays they are."""
+    return [ops.convert_to_tensor(gradient) for gradient in gradients]
+
+
 def checked_positive(argument: str, value: Any, *, zero: bool = False) -> float:
     """`value` as a float, or an error that says what the argument may be."""
     bound = ">= 0" if zero else "> 0"

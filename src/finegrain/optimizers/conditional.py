@@ -19,15 +19,15 @@ def run_if(
     condition: Any,
     step: Callable[..., None],
     arguments: Sequence[Any],
-    variables: Sequence[keras.Variable],
+    variables: Callable[[], Sequence[keras.Variable]],
 ) -> None:
-    """Calls `step(*arguments)` if `condition` holds; else all `variables` keep their values.
+    """Calls `step(*arguments)` if `condition` holds; else all `variables()` keep their values.
 
     Args:
         condition: `None` for always, a bool, or a scalar boolean tensor.
         step: Assigns to `variables` and returns nothing.
         arguments: What it takes: lists of tensors and variables.
-        variables: All that it may assign to.
+        variables: Lists all that it may assign to.
     """
     if condition is None or isinstance(condition, bool):
         if condition is not False:
@@ -40,9 +40,10 @@ def run_if(
     elif backend == "tensorflow":
         _run_if_on_tensorflow(condition, step, arguments)
     else:
-        before = [variable.value for variable in variables]
+        targets = list(variables())
+        before = [variable.value for variable in targets]
         step(*arguments)
-        for variable, old in zip(variables, before, strict=True):
+        for variable, old in zip(targets, before, strict=True):
             variable.assign(ops.where(condition, variable.value, old))
 
 
@@ -129,6 +130,27 @@ def anywhere(flags: Any) -> Any:
     return flags
 
 
+def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.Variable]) -> bool:
+    """Whether torch variables hold what they held when `versions` was asked, without reading it."""
+    return len(seen) == len(variables) and all(
+        value is variable.value and version == value._version
+        for (value, version), variable in zip(seen, variables, strict=True)
+    )
+
+
+def versions(variables: Sequence[keras.Variable]) -> list[tuple[Any, int]]:
+    """What tells later whether torch variables were assigned to."""
+    return [(variable.value, variable.value._version) for variable in variables]
+
+
+def count_one(variable: keras.Variable) -> None:
+    """Adds 1 to a scalar variable; on torch without the detours of `assign_add`."""
+    if keras.backend.backend() == "torch":
+        variable.value.add_(1)
+    else:
+        variable.assign_add(1)
+
+
 class Positive:
     """Whether a scalar variable is > 0.
 
@@ -138,17 +160,16 @@ class Positive:
 
     def __init__(self, variable: keras.Variable) -> None:
         self._variable = variable
-        self._seen: tuple[Any, int] | None = None
+        self._seen: list[tuple[Any, int]] = []
         self._answer = True
 
     def __call__(self) -> Any:
         """A bool on torch, else a scalar tensor."""
-        value = self._variable.value
         if keras.backend.backend() != "torch":
-            return value > 0
-        if self._seen is None or self._seen[0] is not value or self._seen[1] != value._version:
-            self._seen = (value, value._version)
-            self._answer = bool(value > 0)
+            return self._variable.value > 0
+        if not unchanged_since(self._seen, [self._variable]):
+            self._seen = versions([self._variable])
+            self._answer = bool(self._variable.value > 0)
         return self._answer
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.gradients.transform import GradientTransform
-from finegrain.optimizers.conditional import Positive, both, run_if
+from finegrain.optimizers.conditional import Positive, both, count_one, run_if
 from finegrain.optimizers.nonfinite import Guard
 from finegrain.optimizers.recorder import Recorder
 from finegrain.rules import Outcome, Rule, outcome_of
@@ -106,20 +106,28 @@ class Group:
         self.outcome = outcome
         self.optimizer = optimizer
         self.weights: list[keras.Variable] = []
+        self.decays: bool | None = None
 
     def update(self, condition: Any, gradients: list[Any], weights: list[keras.Variable]) -> None:
         """One step of the group's optimizer on some of its weights, if `condition` holds."""
-        state = [*self.weights, *self.optimizer.variables]
-        run_if(condition, self._update, (gradients, weights), state)
+        run_if(condition, self._update, (gradients, weights), self._state)
+
+    def _state(self) -> list[keras.Variable]:
+        return [*self.weights, *self.optimizer.variables]
 
     def _update(self, gradients: list[Any], weights: list[keras.Variable]) -> None:
         optimizer = self.optimizer
         if weights:
-            # Keras's torch optimizers fail on decaying an empty list.
-            if any(optimizer._use_weight_decay(weight) for weight in weights):
-                optimizer._apply_weight_decay(weights)
+            if self.decays is None:
+                # Keras's torch optimizers fail on decaying an empty list.
+                self.decays = any(map(optimizer._use_weight_decay, self.weights))
+            decaying = weights
+            if self.decays and len(weights) < len(self.weights):
+                decaying = [weight for weight in weights if optimizer._use_weight_decay(weight)]
+            if self.decays and decaying:
+                optimizer._apply_weight_decay(decaying)
             optimizer._backend_update_step(gradients, weights, optimizer.learning_rate)
-        optimizer._iterations.assign_add(1)
+        count_one(optimizer._iterations)
 
 
 class State:
@@ -148,6 +156,9 @@ class State:
         self.may_hold_all = False
         # A variable whose dtype says so to JAX's compiler.
         self.signature: list[keras.Variable] = []
+        # The weights of the last step, and their places by group.
+        self.parted: list[int] = []
+        self.parts: dict[int, list[int]] = {}
         # Set while something watches the weights.
         self.recorder: Recorder | None = None
         self.raw_gradients: list[Any] = []
@@ -177,6 +188,20 @@ class State:
         if outcome.trainable is not None:
             rate = rate * ops.cast(self.rules[outcome.trainable].value("trainable"), rate.dtype)
         return rate
+
+    def numbers_of_rate(self, outcome: Outcome) -> list[keras.Variable] | None:
+        """The variables that alone make up the rate beside the base rate; `None` for schedules."""
+        variables = []
+        for index, name in (
+            (outcome.rate, "learning_rate_multiplier"),
+            (outcome.trainable, "trainable"),
+        ):
+            if index is None:
+                continue
+            if name not in self.rules[index].numbers:
+                return None
+            variables.append(self.rules[index].numbers[name].variable)
+        return None if outcome.optimizer is not None else variables
 
     def moves(self, outcome: Outcome) -> Any:
         """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""

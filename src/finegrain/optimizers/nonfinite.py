@@ -90,7 +90,7 @@ class Guard:
         self.skipped.assign_add(ops.cast(dropped, "int32"))
         own = {id(self.counts), id(self.skipped)}
         rest = [variable for variable in variables if id(variable) not in own]
-        run_if(ops.logical_not(dropped), step, (gradients, weights), rest)
+        run_if(ops.logical_not(dropped), step, (gradients, weights), lambda: rest)
         if self.policy == "raise":
             self._raise_if(dropped, owner)
 

@@ -13,7 +13,7 @@ from keras import ops
 from finegrain.gradients.transform import transformed
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import compiles_to_one_program
+from finegrain.optimizers.conditional import compiles_to_one_program, unchanged_since, versions
 from finegrain.optimizers.groups import (
     Group,
     LiveRule,
@@ -38,10 +38,28 @@ class _GroupLearningRate:
     def __init__(self, owner: PerWeight, outcome: Outcome) -> None:
         self.owner = owner
         self.outcome = outcome
+        self.made_from: list[keras.Variable] | None = None
+        self.is_constant = False
+        self.seen: list[tuple[Any, int]] = []
+        self.rate: Any = None
 
     def __call__(self) -> Any:
         owner = self.owner
-        return owner._state.rate(self.outcome, owner._get_current_learning_rate)
+        state = owner._state
+        base = owner._learning_rate
+        if keras.backend.backend() != "torch" or not isinstance(base, keras.Variable):
+            return state.rate(self.outcome, owner._get_current_learning_rate)
+        # torch computes at each step anew what seldom changes: a few scalars per group add up.
+        if self.made_from is None:
+            self.made_from = state.numbers_of_rate(self.outcome) or []
+            self.is_constant = state.numbers_of_rate(self.outcome) is not None
+        if not self.is_constant:
+            return state.rate(self.outcome, owner._get_current_learning_rate)
+        variables = [base, *self.made_from]
+        if not unchanged_since(self.seen, variables):
+            self.seen = versions(variables)
+            self.rate = state.rate(self.outcome, owner._get_current_learning_rate)
+        return self.rate
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -256,13 +274,12 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
         # Keras applies constraints to all weights, also to those that do not move.
-        held = [
-            (weight, moves, ops.copy(ops.convert_to_tensor(weight)))
-            for weight in self._trainable_variables
-            if weight.constraint is not None and (moves := self._moves(weight)) is not None
-        ]
+        constrained = [w for w in self._trainable_variables if w.constraint is not None]
+        held = [(w, self._moves(w), ops.copy(ops.convert_to_tensor(w))) for w in constrained]
         super().apply(grads, weights)
         for weight, moves, before in held:
+            if moves is None:
+                continue
             weight.assign(ops.where(moves, ops.convert_to_tensor(weight), before))
 
     def _moves(self, weight: keras.Variable) -> Any:
@@ -325,16 +342,20 @@ class PerWeight(keras.optimizers.Optimizer):
     ) -> None:
         # By now the gradients are clipped, too, over all weights together.
         state = self._state
-        parts: dict[int, tuple[list[Any], list[Any]]] = {
-            id(group): ([], []) for group in state.groups
-        }
-        for gradient, variable in zip(grads, trainable_variables, strict=True):
-            gradients, variables = parts[id(state.group_of[self._var_key(variable)])]
-            gradients.append(gradient)
-            variables.append(variable)
+        variables = list(trainable_variables)
+        if list(map(id, variables)) != state.parted:
+            state.parted = list(map(id, variables))
+            state.parts = {id(group): [] for group in state.groups}
+            for place, variable in enumerate(variables):
+                state.parts[id(state.group_of[self._var_key(variable)])].append(place)
         before = None if state.recorder is None else state.recorder.before()
         for group in state.groups:
-            group.update(state.moves(group.outcome), *parts[id(group)])
+            places = state.parts[id(group)]
+            group.update(
+                state.moves(group.outcome),
+                [grads[place] for place in places],
+                [variables[place] for place in places],
+            )
         if state.recorder is not None:
             step = ops.convert_to_tensor(self.iterations)
             state.recorder.record(step, state.raw_gradients, state.stepping, before)

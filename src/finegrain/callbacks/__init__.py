@@ -1,5 +1,5 @@
 """Callbacks for `fit`."""
 
-from finegrain.monitoring.watch import Watch
+from finegrain.callbacks.watch import Watch
 
 __all__ = ["Watch"]

@@ -1,0 +1,300 @@
+"""What PerWeight costs: a step of the optimizer alone, and a step of `fit`, against its rivals."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+from _common import alternating, keep, machine, on_each_backend, ratios, table, versions
+
+GROUPS = (1, 2, 12, 26)
+LAYERS, WIDTH = 26, 64
+DEPTH, MODEL_WIDTH, HEADS, LENGTH, BATCH, STEPS = 6, 128, 4, 64, 16, 10
+
+
+def group_patterns(groups: int) -> list[str]:
+    """Regular expressions that part the layers `layer_00` … into so many groups, the last is rest.
+
+    The first of `groups` groups is what no expression selects.
+    """
+    members: list[list[str]] = [[] for _ in range(groups)]
+    for layer in range(LAYERS):
+        members[layer * groups // LAYERS].append(f"layer_{layer:02d}")
+    return [f"({'|'.join(names)})/.*" for names in members[1:]]
+
+
+def rules(groups: int) -> list[Any]:
+    import finegrain as fg
+
+    return [
+        fg.Rule(pattern, learning_rate_multiplier=0.5 + 0.05 * index)
+        for index, pattern in enumerate(group_patterns(groups))
+    ]
+
+
+def multi_optimizer(groups: int) -> Any:
+    import keras
+
+    optimizers = {
+        pattern: keras.optimizers.Adam(1e-3 * (0.5 + 0.05 * index), name=f"adam_group_{index}")
+        for index, pattern in enumerate(group_patterns(groups))
+    }
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Adam(1e-3), optimizers)
+    )
+
+
+def variables() -> list[Any]:
+    import keras
+
+    layers = [keras.layers.Dense(WIDTH, name=f"layer_{index:02d}") for index in range(LAYERS)]
+    for layer in layers:
+        layer.build((None, WIDTH))
+    return [weight for layer in layers for weight in layer.weights]
+
+
+def optimizer_step(optimizer: Any, repeat: int) -> Any:
+    """A function that takes `repeat` steps of a Keras optimizer on weights of its own."""
+    import keras
+    import numpy as np
+
+    weights = variables()
+    optimizer.build(weights)
+    random = np.random.default_rng(0)
+    gradients = [
+        keras.ops.convert_to_tensor(random.normal(size=w.shape).astype("float32")) for w in weights
+    ]
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        step = jax.jit(
+            lambda state, weights: optimizer.stateless_apply(state, gradients, weights),
+            donate_argnums=(0, 1),
+        )
+        held = [[w.value for w in weights], [v.value for v in optimizer.variables]]
+
+        def run() -> None:
+            for _ in range(repeat):
+                held[0], held[1] = step(held[1], held[0])
+            jax.block_until_ready(held)
+
+        return run
+    apply = optimizer.apply
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        apply = tf.function(lambda: optimizer.apply(gradients, weights), jit_compile=False)
+
+        def run() -> None:
+            for _ in range(repeat):
+                apply()
+
+        return run
+
+    def run() -> None:
+        for _ in range(repeat):
+            apply(gradients, weights)
+
+    return run
+
+
+def torch_param_groups(groups: int, repeat: int) -> Any:
+    import torch
+
+    weights = [torch.nn.Parameter(v.value.detach().clone()) for v in variables()]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    layers = [weights[2 * index : 2 * index + 2] for index in range(LAYERS)]
+    members: list[list[Any]] = [[] for _ in range(groups)]
+    for index, layer in enumerate(layers):
+        members[index * groups // LAYERS] += layer
+    optimizer = torch.optim.Adam([{"params": m, "lr": 1e-3} for m in members], foreach=True)
+
+    def run() -> None:
+        for _ in range(repeat):
+            optimizer.step()
+
+    return run
+
+
+def optax_multi_transform(groups: int, repeat: int) -> Any:
+    import jax
+    import optax
+
+    weights = {f"w{index:03d}": v.value + 0 for index, v in enumerate(variables())}
+    gradients = jax.tree.map(lambda w: w + 1.0, weights)
+    labels = {
+        name: str((index // 2) * groups // LAYERS) for index, name in enumerate(sorted(weights))
+    }
+    optimizer = optax.multi_transform(
+        {str(index): optax.adam(1e-3 * (0.5 + 0.05 * index)) for index in range(groups)}, labels
+    )
+
+    def one(state: Any, weights: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, weights)
+        return state, optax.apply_updates(weights, updates)
+
+    step = jax.jit(one, donate_argnums=(0, 1))
+    held = [optimizer.init(weights), weights]
+
+    def run() -> None:
+        for _ in range(repeat):
+            held[0], held[1] = step(*held)
+        jax.block_until_ready(held)
+
+    return run
+
+
+def measure_steps(arguments: argparse.Namespace) -> dict[str, Any]:
+    import keras
+
+    import finegrain as fg
+
+    backend = keras.backend.backend()
+    repeat = 20
+    contenders = {"plain": optimizer_step(keras.optimizers.Adam(1e-3), repeat)}
+    for groups in GROUPS:
+        per_weight = fg.PerWeight(keras.optimizers.Adam(1e-3), rules(groups))
+        contenders[f"PerWeight {groups}"] = optimizer_step(per_weight, repeat)
+        contenders[f"MultiOptimizer {groups}"] = optimizer_step(multi_optimizer(groups), repeat)
+        if backend == "torch":
+            contenders[f"param_groups {groups}"] = torch_param_groups(groups, repeat)
+        if backend == "jax":
+            contenders[f"multi_transform {groups}"] = optax_multi_transform(groups, repeat)
+    times = alternating(contenders, arguments.rounds)
+    return {
+        "milliseconds": 1000 * statistics.median(times["plain"]) / repeat,
+        "ratios": ratios(times, "plain"),
+    }
+
+
+def transformer() -> Any:
+    """Six blocks of attention and feed-forward layers, named in 26 parts."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(1000, MODEL_WIDTH, name="layer_00")(tokens)
+    for block in range(DEPTH):
+        first = 1 + 4 * block
+        attention = layers.MultiHeadAttention(
+            HEADS, MODEL_WIDTH // HEADS, name=f"layer_{first:02d}"
+        )
+        y = layers.LayerNormalization(name=f"layer_{first + 1:02d}")(x)
+        x = x + attention(y, y)
+        y = layers.LayerNormalization(name=f"norm_{block}")(x)
+        y = layers.Dense(4 * MODEL_WIDTH, activation="gelu", name=f"layer_{first + 2:02d}")(y)
+        x = x + layers.Dense(MODEL_WIDTH, name=f"layer_{first + 3:02d}")(y)
+    return keras.Model(tokens, layers.Dense(10, name="layer_25")(x))
+
+
+def fit_steps(optimizer: Any, callbacks: Any = ()) -> Any:
+    """A function that fits a transformer for `STEPS` steps."""
+    import keras
+    import numpy as np
+
+    model = transformer()
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    random = np.random.default_rng(0)
+    x = random.integers(0, 1000, (STEPS * BATCH, LENGTH))
+    y = x % 10
+
+    def run() -> None:
+        model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False, callbacks=list(callbacks))
+
+    return run
+
+
+def measure_fit(arguments: argparse.Namespace) -> dict[str, Any]:
+    import keras
+
+    import finegrain as fg
+
+    def adam() -> Any:
+        return keras.optimizers.Adam(1e-3)
+
+    contenders = {"plain": fit_steps(adam())}
+    for groups in GROUPS[1:]:
+        contenders[f"PerWeight {groups}"] = fit_steps(fg.PerWeight(adam(), rules(groups)))
+    contenders["MultiOptimizer 26"] = fit_steps(multi_optimizer(26))
+    watch = fg.callbacks.Watch(every=50)
+    contenders["PerWeight 26, Watch"] = fit_steps(fg.PerWeight(adam(), rules(26)), [watch])
+    times = alternating(contenders, max(arguments.rounds // 2, 3), warm_up=2)
+    found = ratios(times, "plain")
+    overhead = ratios(times, "PerWeight 26")["PerWeight 26, Watch"]
+    return {
+        "milliseconds": 1000 * statistics.median(times["plain"]) / STEPS,
+        "ratios": found,
+        "watch": overhead,
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    packages = ["keras", backend] + (["optax"] if backend == "jax" else [])
+    result: dict[str, Any] = {"versions": versions(*packages)}
+    if arguments.only != "fit":
+        result["step"] = measure_steps(arguments)
+    if arguments.only != "step":
+        result["fit"] = measure_fit(arguments)
+    return result
+
+
+def page(results: dict[str, Any], rounds: int) -> str:
+    """The tables, as a page of the docs."""
+    parts = [
+        "# What PerWeight costs\n\n"
+        "Ratios to the plain Keras Adam; below 1 is faster. Medians over the rounds of a run in "
+        "one process in which all take turns, one thread each.\n\n"
+        f"Machine: {machine()}. Again on yours: `make bench`, or "
+        f"`python benchmarks/per_weight.py --rounds {rounds}`.\n"
+    ]
+    header = ["", *(f"{groups} groups" if groups > 1 else "1 group" for groups in GROUPS)]
+    for backend, result in results.items():
+        names = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+        parts.append(f"\n## {backend} ({names})\n")
+        if "step" in result:
+            step = result["step"]
+            parts.append(
+                f"\nThe optimizer's step alone, {2 * LAYERS} weights, {LAYERS} × ({WIDTH}×{WIDTH} "
+                f"+ {WIDTH}); plain Adam takes {step['milliseconds']:.2f} ms:\n\n"
+            )
+            kinds = list(dict.fromkeys(name.split()[0] for name in step["ratios"]))[1:]
+            rows = [
+                [kind, *(f"{step['ratios'][f'{kind} {groups}']:.2f}" for groups in GROUPS)]
+                for kind in kinds
+            ]
+            parts.append(table(header, rows))
+        if "fit" in result:
+            fit = result["fit"]
+            parts.append(
+                f"\nA step of `fit`, a transformer of {DEPTH} blocks of width {MODEL_WIDTH} on "
+                f"{BATCH} × {LENGTH} tokens; with plain Adam {fit['milliseconds']:.0f} ms:\n\n"
+            )
+            names = [name for name in fit["ratios"] if name != "plain"]
+            parts.append(table(["", "ratio"], [[n, f"{fit['ratios'][n]:.3f}"] for n in names]))
+            parts.append(f"\n`Watch(every=50)` by itself: {fit['watch']:.3f}.\n")
+    return "".join(parts)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", choices=["step", "fit"], help="one of the two comparisons")
+
+
+if __name__ == "__main__":
+    done = on_each_backend(__file__, measure, add)
+    if done is not None:
+        arguments, results = done
+        text = page(results, arguments.rounds)
+        print(text)
+        if arguments.write:
+            keep("per_weight", results, text)
