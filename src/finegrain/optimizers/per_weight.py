@@ -3,63 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from finegrain.gradients.transform import transformed
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import compiles_to_one_program, unchanged_since, versions
-from finegrain.optimizers.groups import (
-    Group,
-    LiveRule,
-    Number,
-    Selected,
-    State,
-    checked_rules,
-    live_keys,
-)
+from finegrain.optimizers.conditional import compiles_to_one_program
+from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
+from finegrain.optimizers.persistence import load_numbers, named_state, rule_config, save_numbers
 from finegrain.optimizers.recorder import Recorder
 from finegrain.optimizers.reports import as_float, reports
-from finegrain.optimizers.slots import step_state, weight_slots
-from finegrain.optimizers.sparse import dense, on_values
-from finegrain.rules import Outcome, Rule, checked_number, select_weights
+from finegrain.optimizers.rulebook import Rulebook
+from finegrain.optimizers.sparse import on_values
+from finegrain.rules import Rule, checked_number
 from finegrain.template import Template
-
-
-class _GroupLearningRate:
-    """The learning rate of one group, at each step."""
-
-    def __init__(self, owner: PerWeight, outcome: Outcome) -> None:
-        self.owner = owner
-        self.outcome = outcome
-        self.made_from: list[keras.Variable] | None = None
-        self.is_constant = False
-        self.seen: list[tuple[Any, int]] = []
-        self.rate: Any = None
-
-    def __call__(self) -> Any:
-        owner = self.owner
-        state = owner._state
-        base = owner._learning_rate
-        if keras.backend.backend() != "torch" or not isinstance(base, keras.Variable):
-            return state.rate(self.outcome, owner._get_current_learning_rate)
-        # torch computes at each step anew what seldom changes: a few scalars per group add up.
-        if self.made_from is None:
-            self.made_from = state.numbers_of_rate(self.outcome) or []
-            self.is_constant = state.numbers_of_rate(self.outcome) is not None
-        if not self.is_constant:
-            return state.rate(self.outcome, owner._get_current_learning_rate)
-        variables = [base, *self.made_from]
-        if not unchanged_since(self.seen, variables):
-            self.seen = versions(variables)
-            self.rate = state.rate(self.outcome, owner._get_current_learning_rate)
-        return self.rate
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -141,8 +103,6 @@ class PerWeight(keras.optimizers.Optimizer):
                 f"Received: optimizer={optimizer!r}"
             )
         template = Template(optimizer)
-        rules = checked_rules(rules)
-        keys = live_keys(rules)
         check_policy(nonfinite)
         # A base rate that is a number is kept in a variable of our own.
         super().__init__(
@@ -151,10 +111,9 @@ class PerWeight(keras.optimizers.Optimizer):
             **template.shared_arguments(),
         )
         self.nonfinite = nonfinite
-        self._state = State(template)
-        for rule, key in zip(rules, keys, strict=True):
-            live = LiveRule(rule, key, self._add_number, self._current_step)
-            self._state.rules.append(live)
+        self._state = State(
+            Rulebook(template, rules, self._add_number, self._current_step), self._var_key
+        )
 
     def _add_number(self, name: str, value: float) -> keras.Variable:
         return self.add_variable(
@@ -170,29 +129,9 @@ class PerWeight(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         state = self._state
-        state.selection = self._select(variables)
-        groups: dict[Any, Group] = {}
-        for variable, selected in zip(variables, state.selection, strict=True):
-            outcome = state.outcome(selected.rules)
-            if outcome.group not in groups:
-                optimizer = state.template_of(outcome).make(
-                    _GroupLearningRate(self, outcome), outcome.weight_decay
-                )
-                groups[outcome.group] = Group(outcome, optimizer)
-            groups[outcome.group].weights.append(variable)
-            state.group_of[self._var_key(variable)] = groups[outcome.group]
-        state.groups = list(groups.values())
-        self._bind_transforms(variables)
+        state.part(variables, self)
         super().build(variables)
-        decays = {
-            self._var_key(variable): selected.decays
-            for variable, selected in zip(variables, state.selection, strict=True)
-        }
-        for group in state.groups:
-            excluded = [w for w in group.weights if not decays[self._var_key(w)]]
-            if excluded:
-                group.optimizer.exclude_from_weight_decay(var_list=excluded)
-            group.optimizer.build(group.weights)
+        state.build_groups()
         state.signature = [_signature("int32")]
         if self.nonfinite != "propagate":
             state.guard = Guard(self.nonfinite, variables, self._add_counter)
@@ -201,35 +140,6 @@ class PerWeight(keras.optimizers.Optimizer):
         return self.add_variable(
             shape, "zeros", dtype="int32", aggregation="only_first_replica", name=name
         )
-
-    def _bind_transforms(self, variables: Sequence[keras.Variable]) -> None:
-        state = self._state
-        for index, live in enumerate(state.rules):
-            members = [
-                variable
-                for variable, selected in zip(variables, state.selection, strict=True)
-                if index in selected.rules
-            ]
-            for place, transform in enumerate(live.rule.gradient):
-                state.transforms.append((live.key, place, transform.bound_to(members)))
-
-    def _select(self, variables: Sequence[keras.Variable]) -> list[Selected]:
-        """What the rules make of each of `variables`."""
-        state = self._state
-        saved = state.saved_selection
-        matches = checkpoint.match_weights(
-            [(path, shape) for path, shape, *_ in saved], checkpoint.places(variables)
-        )
-        if len(matches) == len(saved) == len(variables):
-            # The model that these rules were saved with: its paths may have changed since.
-            return [Selected(*saved[matches[index]][2:]) for index in range(len(variables))]
-        result = []
-        rules = [live.rule for live in state.rules]
-        for variable, selected in zip(variables, select_weights(rules, variables), strict=True):
-            outcome = state.outcome(selected)
-            decays = outcome.weight_decay is not None or state.template_of(outcome).decays(variable)
-            result.append(Selected(selected, decays))
-        return result
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -256,7 +166,7 @@ class PerWeight(keras.optimizers.Optimizer):
         weights = None if trainable_variables is None else list(trainable_variables)
         if weights is not None and not self.built:
             self.build(weights)
-        self._state.every_rule_may_hold = not compiles_to_one_program(grads, self)
+        self._state.book.every_rule_may_hold = not compiles_to_one_program(grads, self)
         if self._state.guard is None:
             self._step(list(grads), weights)
             return
@@ -285,7 +195,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def _moves(self, weight: keras.Variable) -> Any:
         """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
         group = self._state.group_of.get(self._var_key(weight))
-        return None if group is None else self._state.moves(group.outcome)
+        return None if group is None else self._state.book.moves(group.outcome)
 
     def _notice_held_rules(self) -> None:
         """Has the step compiled once more on JAX where a rule is held that was not thought to be.
@@ -295,9 +205,9 @@ class PerWeight(keras.optimizers.Optimizer):
         a variable of another type.
         """
         state = self._state
-        if not state.held_unexpectedly or state.may_hold_all:
+        if not state.book.held_unexpectedly or state.book.may_hold_all:
             return
-        state.may_hold_all = True
+        state.book.may_hold_all = True
         if state.signature:
             state.signature = [_signature("int8")]
 
@@ -320,19 +230,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
         self._state.raw_gradients = list(grads)
-        return super()._clip_gradients(self._transform(list(grads)))
-
-    def _transform(self, gradients: list[Any]) -> list[Any]:
-        place_of = {self._var_key(w): place for place, w in enumerate(self._state.stepping)}
-        for _, _, transform in self._state.transforms:
-            members = [w for w in transform.weights if self._var_key(w) in place_of]
-            if not members:
-                continue
-            places = [place_of[self._var_key(weight)] for weight in members]
-            own = [dense(gradients[place]) for place in places]
-            for place, result in zip(places, transformed(transform, own, members), strict=True):
-                gradients[place] = result
-        return gradients
+        return super()._clip_gradients(self._state.transform(list(grads)))
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Does nothing here: each group decays its weights at its own learning rate."""
@@ -352,7 +250,7 @@ class PerWeight(keras.optimizers.Optimizer):
         for group in state.groups:
             places = state.parts[id(group)]
             group.update(
-                state.moves(group.outcome),
+                state.book.moves(group.outcome),
                 [grads[place] for place in places],
                 [variables[place] for place in places],
             )
@@ -378,7 +276,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 rule decides for all its weights, or if the value is no multiplier.
         """
         value = checked_number("learning_rate_multiplier", value)
-        self._state.set_number("learning_rate_multiplier", rule, value, "trainable")
+        self._state.book.set_number("learning_rate_multiplier", rule, value, "trainable")
         self._notice_held_rules()
 
     def set_learning_rate(self, rule: str, value: float) -> None:
@@ -392,7 +290,7 @@ class PerWeight(keras.optimizers.Optimizer):
             ValueError: if no rule goes by that name, if it has no rate of its own or a schedule,
                 or if the value is no rate.
         """
-        self._state.set_number("learning_rate", rule, checked_number("learning_rate", value))
+        self._state.book.set_number("learning_rate", rule, checked_number("learning_rate", value))
         self._notice_held_rules()
 
     def set_trainable(self, rule: str, value: bool) -> None:
@@ -408,7 +306,7 @@ class PerWeight(keras.optimizers.Optimizer):
         """
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
-        self._state.set_number("trainable", rule, float(value))
+        self._state.book.set_number("trainable", rule, float(value))
         self._notice_held_rules()
 
     def record(self, every: int | None) -> Recorder | None:
@@ -445,10 +343,10 @@ class PerWeight(keras.optimizers.Optimizer):
     def weights_of_rules(self) -> dict[str, list[int]]:
         """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
         state = self._state
-        members: dict[str, list[int]] = {live.key: [] for live in state.rules}
+        members: dict[str, list[int]] = {live.key: [] for live in state.book.rules}
         for index, selected in enumerate(state.selection):
             for rule in selected.rules:
-                members[state.rules[rule].key].append(index)
+                members[state.book.rules[rule].key].append(index)
             if not selected.rules:
                 members.setdefault("no rule", []).append(index)
         return members
@@ -509,50 +407,15 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
         base = as_float(self._get_current_learning_rate())
-        given = self._state.template.learning_rate
+        given = self._state.book.template.learning_rate
         if isinstance(given, float) and np.float32(given) == base:
             base = given
-        return reports(self._state, weights, self._select(weights), base)
-
-    def _named_state(self) -> Iterator[tuple[str, keras.Variable]]:
-        """Every state variable under a name that depends on neither grouping nor backend.
-
-        A group's step counts appear under each of its weights: they follow the weights into
-        other groups.
-        """
-        weights = self._trainable_variables
-        names = [checkpoint.key(path) for path, _ in checkpoint.places(weights)]
-        name_of = dict(zip(map(self._var_key, weights), names, strict=True))
-        for index, slot, variable in weight_slots(self, weights):
-            yield f"{names[index]}:{slot}", variable
-        yield "iterations", self._iterations
-        if isinstance(self._learning_rate, keras.Variable):
-            yield "learning_rate", self._learning_rate
-        if self._state.guard is not None:
-            yield "skipped_steps", self._state.guard.skipped
-        for group in self._state.groups:
-            members = [name_of[self._var_key(weight)] for weight in group.weights]
-            for index, slot, variable in weight_slots(group.optimizer, group.weights):
-                yield f"{members[index]}:{slot}", variable
-            for name, variable in step_state(
-                group.optimizer, group.weights, group.optimizer.variables
-            ):
-                for member in members:
-                    yield f"{member}:step:{name}", variable
-        for rule, place, transform in self._state.transforms:
-            prefix = f"gradient:{checkpoint.key(rule)}:{place}"
-            for name, variable, weight in transform.state:
-                if weight is None:
-                    yield f"{prefix}:{name}", variable
-                else:
-                    yield f"{name_of[self._var_key(weight)]}:{prefix}:{name}", variable
+        return reports(self._state.book, weights, self._state.select(weights), base)
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
-        checkpoint.save(store, self._named_state(), self._trainable_variables)
-        for live, number in self._state.numbers():
-            current = ops.convert_to_numpy(number.variable.value)
-            store[_stored(live, number)] = np.array([number.configured, current], "float32")
+        checkpoint.save(store, named_state(self), self._trainable_variables)
+        save_numbers(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the state of each weight from `store`, whatever the rules it was written under.
@@ -568,14 +431,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        filled = checkpoint.load(store, self._named_state(), self._trainable_variables)
-        names = set(store.keys())
-        for live, number in self._state.numbers():
-            if _stored(live, number) in names:
-                configured, current = np.asarray(store[_stored(live, number)])
-                # A loaded model's config has the current number, as far as it can hold it.
-                if np.float32(number.configured) in (configured, number.in_config(current)):
-                    number.variable.assign(current)
+        filled = checkpoint.load(store, named_state(self), self._trainable_variables)
+        load_numbers(self, store)
         self._notice_held_rules()
         if self._state.guard is not None:
             self._state.guard.reported = self.skipped_steps
@@ -606,45 +463,18 @@ class PerWeight(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer, with the numbers as they are now."""
         shared = super().get_config()
-        template = self._state.template
+        template = self._state.book.template
         changes = {
             key: shared[key] for key in template.shared_arguments() if key in template.config
         }
         changes["learning_rate"] = shared["learning_rate"]
         return {
             "optimizer": template.serialize(**changes),
-            "rules": [self._rule_config(index) for index in range(len(self._state.rules))],
+            "rules": [rule_config(self, index) for index in range(len(self._state.book.rules))],
             "nonfinite": self.nonfinite,
             "name": self.name,
             "selection": self._selection(),
         }
-
-    def _rule_config(self, index: int) -> dict[str, Any]:
-        live = self._state.rules[index]
-        rule = live.rule
-        if self.built:
-            # By now it is known what a function selects.
-            rule = rule.selecting(
-                [
-                    weight
-                    for weight, selected in zip(
-                        self._trainable_variables, self._state.selection, strict=True
-                    )
-                    if index in selected.rules
-                ]
-            )
-        config = rule.get_config()
-        for name, number in live.numbers.items():
-            current = number.current()
-            if name == "trainable":
-                config[name] = current > 0
-            elif (
-                rule.template is not None and rule.learning_rate is None and name == "learning_rate"
-            ):
-                config["optimizer"] = rule.template.serialize(learning_rate=current)
-            else:
-                config[name] = current
-        return config
 
     def _selection(self) -> list[tuple[str, list[int], list[int], bool]]:
         if not self.built:
@@ -677,7 +507,3 @@ def _zero_unless(moves: Any, gradient: Any) -> Any:
     if moves is False:
         return on_values(ops.zeros_like, gradient)
     return on_values(lambda values: ops.where(moves, values, ops.zeros_like(values)), gradient)
-
-
-def _stored(live: LiveRule, number: Number) -> str:
-    return f"rule:{checkpoint.key(live.key)}:{number.property_name}"

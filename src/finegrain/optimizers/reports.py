@@ -11,12 +11,13 @@ from keras import ops
 
 from finegrain.monitoring.describe import WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.groups import LiveRule, Selected, State
+from finegrain.optimizers.groups import Selected
+from finegrain.optimizers.rulebook import LiveRule, Rulebook
 from finegrain.rules import Outcome
 
 
 def reports(
-    state: State,
+    book: Rulebook,
     weights: Sequence[keras.Variable],
     selection: Sequence[Selected],
     base: float,
@@ -24,7 +25,7 @@ def reports(
     """One report a weight, in the given order.
 
     Args:
-        state: The optimizer's rules at work.
+        book: The optimizer's rules at work.
         weights: The weights.
         selection: What the rules make of each of them.
         base: The base learning rate.
@@ -34,15 +35,15 @@ def reports(
     for (path, _), weight, selected in zip(
         checkpoint.places(weights), weights, selection, strict=True
     ):
-        outcome = state.outcome(selected.rules)
+        outcome = book.outcome(selected.rules)
         if outcome.group not in seen:
-            seen[outcome.group] = rates(state, outcome, base)
+            seen[outcome.group] = rates(book, outcome, base)
         multiplier, rate, moves = seen[outcome.group]
-        template = state.template_of(outcome)
+        template = book.template_of(outcome)
         decay = outcome.weight_decay
         if decay is None:
             decay = template.weight_decay(weight) if selected.decays else 0.0
-        transforms = [t for index in selected.rules for t in state.rules[index].rule.gradient]
+        transforms = [t for index in selected.rules for t in book.rules[index].rule.gradient]
         result.append(
             WeightReport(
                 path=path,
@@ -54,21 +55,21 @@ def reports(
                 weight_decay=decay,
                 gradient=tuple(transform.label for transform in transforms),
                 trainable=moves,
-                rules=tuple(state.rules[index].rule.name for index in selected.rules),
+                rules=tuple(book.rules[index].rule.name for index in selected.rules),
             )
         )
     return result
 
 
-def rates(state: State, outcome: Outcome, base: float) -> tuple[float, float, bool]:
+def rates(book: Rulebook, outcome: Outcome, base: float) -> tuple[float, float, bool]:
     """(multiplier, effective learning rate, whether they move) of weights of this outcome."""
     multiplier = 1.0
-    deciding = None if outcome.rate is None else state.rules[outcome.rate]
+    deciding = None if outcome.rate is None else book.rules[outcome.rate]
     absolute = deciding is not None and deciding.rule.learning_rate is not None
     if deciding is not None and absolute:
         rate = _now(deciding, "learning_rate")
     else:
-        own = None if outcome.optimizer is None else state.rules[outcome.optimizer]
+        own = None if outcome.optimizer is None else book.rules[outcome.optimizer]
         if own is None:
             rate = base
         elif "learning_rate" in own.numbers:
@@ -78,7 +79,7 @@ def rates(state: State, outcome: Outcome, base: float) -> tuple[float, float, bo
         if deciding is not None:
             multiplier = _now(deciding, "learning_rate_multiplier")
     if outcome.trainable is not None:
-        multiplier *= _now(state.rules[outcome.trainable], "trainable")
+        multiplier *= _now(book.rules[outcome.trainable], "trainable")
     moves = multiplier > 0 and not (absolute and rate == 0)
     return multiplier, rate * multiplier, moves
 

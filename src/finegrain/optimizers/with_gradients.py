@@ -43,8 +43,8 @@ def with_gradients(
         return PerWeight(optimizer, [rule])
     if optimizer.built:
         Template(optimizer)  # says that the state would be lost
-    state = optimizer._state
-    rules = [*(live.rule for live in state.rules), rule]
+    book = optimizer._state.book
+    rules = [*(live.rule for live in book.rules), rule]
     return PerWeight(
-        state.template.optimizer, rules, nonfinite=optimizer.nonfinite, name=optimizer.name
+        book.template.optimizer, rules, nonfinite=optimizer.nonfinite, name=optimizer.name
     )

@@ -1,0 +1,280 @@
+"""Rules at work: their numbers as variables, their schedules at the present step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.optimizers.conditional import Positive, both
+from finegrain.rules import Outcome, Rule, outcome_of
+from finegrain.template import Template
+
+
+class Number:
+    """A number of a rule that may change while training goes on."""
+
+    def __init__(self, property_name: str, variable: keras.Variable, configured: float) -> None:
+        self.property_name = property_name
+        self.variable = variable
+        self.configured = configured
+        self.positive = Positive(variable)
+
+    def in_config(self, value: float) -> float:
+        """What a config can hold of `value`."""
+        return float(value > 0) if self.property_name == "trainable" else value
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether a step has to ask if the number is 0: not if it began as 1, the neutral one."""
+        return self.configured != 1.0 or self.property_name == "trainable"
+
+    def current(self) -> float:
+        """The rule's own number (0.1, not its float32), where it has not been changed."""
+        value = float(ops.convert_to_numpy(self.variable.value))
+        return self.configured if value == np.float32(self.configured) else value
+
+
+class LiveRule:
+    """A rule at work: its numbers as variables, its schedules at the present step.
+
+    Args:
+        rule: The rule.
+        key: Its name, unique among the rules.
+        add_variable: Makes a scalar variable: (name, value) → variable.
+        step: Gives the present step.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        key: str,
+        add_variable: Callable[[str, float], keras.Variable],
+        step: Callable[[], Any],
+    ) -> None:
+        self.rule = rule
+        self.key = key
+        self._step = step
+        own = None if rule.template is None else rule.template.learning_rate
+        given = {
+            "learning_rate_multiplier": rule.learning_rate_multiplier,
+            # The rate of an optimizer of its own is a rate, if no other is given.
+            "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
+            "trainable": None if rule.trainable is None else float(rule.trainable),
+        }
+        self.numbers = {
+            name: Number(name, add_variable(f"{key}_{name}", value), value)
+            for name, value in given.items()
+            if isinstance(value, float)
+        }
+
+    @property
+    def patterns(self) -> list[str]:
+        """The regular expressions among what the rule selects by."""
+        return [selector for selector in self.rule.selectors if isinstance(selector, str)]
+
+    def value(self, name: str) -> Any:
+        """The property's value now, as a scalar tensor."""
+        if name in self.numbers:
+            # As a tensor: an optimizer would track a variable among its attributes as its own.
+            return ops.convert_to_tensor(self.numbers[name].variable)
+        return ops.cast(getattr(self.rule, name)(self._step()), "float32")
+
+    def own_rate(self) -> Any:
+        """The learning rate of its optimizer now."""
+        if self.rule.learning_rate is not None or "learning_rate" in self.numbers:
+            return self.value("learning_rate")
+        rate = self.rule.template.learning_rate  # type: ignore[union-attr]
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return ops.convert_to_tensor(rate(self._step()))
+        return ops.convert_to_tensor(rate())
+
+    def may_hold(self, name: str) -> bool:
+        """Whether a step has to ask if the property is 0."""
+        return name not in self.numbers or self.numbers[name].may_hold
+
+    def is_positive(self, name: str) -> Any:
+        """Whether the property is > 0 now: a bool or a scalar tensor."""
+        return self.numbers[name].positive() if name in self.numbers else self.value(name) > 0
+
+
+class Rulebook:
+    """All rules at work, and what they come to for a weight.
+
+    Args:
+        template: The wrapped optimizer.
+        rules: The rules, in order.
+        add_variable: Makes a scalar variable: (name, value) → variable.
+        step: Gives the present step.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        rules: Any,
+        add_variable: Callable[[str, float], keras.Variable],
+        step: Callable[[], Any],
+    ) -> None:
+        self.template = template
+        checked = checked_rules(rules)
+        self.rules = [
+            LiveRule(rule, key, add_variable, step)
+            for rule, key in zip(checked, live_keys(checked), strict=True)
+        ]
+        # The outcomes of the weights that the optimizer was built with.
+        self.outcomes: list[Outcome] = []
+        # Whether also rules of multiplier 1 may hold their weights, in this step and in all.
+        self.every_rule_may_hold = True
+        self.may_hold_all = False
+
+    def outcome(self, selected: Sequence[int]) -> Outcome:
+        """What the rules of these indices say together."""
+        return outcome_of([live.rule for live in self.rules], selected)
+
+    def template_of(self, outcome: Outcome) -> Template:
+        """What moves weights of this outcome."""
+        if outcome.optimizer is None:
+            return self.template
+        return self.rules[outcome.optimizer].rule.template  # type: ignore[return-value]
+
+    def rate(self, outcome: Outcome, base: Callable[[], Any]) -> Any:
+        """The learning rate of weights of this outcome, as a scalar tensor."""
+        deciding = None if outcome.rate is None else self.rules[outcome.rate]
+        if deciding is not None and deciding.rule.learning_rate is not None:
+            rate = deciding.value("learning_rate")
+        else:
+            own = outcome.optimizer
+            rate = ops.convert_to_tensor(base()) if own is None else self.rules[own].own_rate()
+            if deciding is not None:
+                rate = rate * ops.cast(deciding.value("learning_rate_multiplier"), rate.dtype)
+        if outcome.trainable is not None:
+            rate = rate * ops.cast(self.rules[outcome.trainable].value("trainable"), rate.dtype)
+        return rate
+
+    def numbers_of_rate(self, outcome: Outcome) -> list[keras.Variable] | None:
+        """The variables that alone make up the rate beside the base rate; `None` for schedules."""
+        variables = []
+        for index, name in (
+            (outcome.rate, "learning_rate_multiplier"),
+            (outcome.trainable, "trainable"),
+        ):
+            if index is None:
+                continue
+            if name not in self.rules[index].numbers:
+                return None
+            variables.append(self.rules[index].numbers[name].variable)
+        return None if outcome.optimizer is not None else variables
+
+    def moves(self, outcome: Outcome) -> Any:
+        """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""
+        condition = None
+        if outcome.rate is not None:
+            deciding = self.rules[outcome.rate]
+            absolute = deciding.rule.learning_rate is not None
+            name = "learning_rate" if absolute else "learning_rate_multiplier"
+            if deciding.may_hold(name) or self.every_rule_may_hold or self.may_hold_all:
+                condition = deciding.is_positive(name)
+        if outcome.trainable is not None:
+            condition = both(condition, self.rules[outcome.trainable].is_positive("trainable"))
+        return condition
+
+    @property
+    def held_unexpectedly(self) -> bool:
+        """Whether a rule holds its weights that steps need not ask about."""
+        return any(not number.may_hold and number.current() == 0 for _, number in self.numbers())
+
+    def numbers(self) -> Iterator[tuple[LiveRule, Number]]:
+        """Every number of a rule that may change."""
+        for live in self.rules:
+            for number in live.numbers.values():
+                yield live, number
+
+    def set_number(self, name: str, rule: str, value: float, otherwise: str | None = None) -> None:
+        """Sets a number of every rule that goes by `rule`; or another, where it lacks that one."""
+        rules = self.rules
+        meant = [live for live in rules if rule in (live.rule.name, live.key)]
+        meant = meant or [live for live in rules if rule in live.patterns]
+        if not meant:
+            names = [live.key for live in rules]
+            raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
+        kinds = [kind for kind in (name, otherwise) if kind is not None]
+        found = [
+            next((live.numbers[kind] for kind in kinds if kind in live.numbers), None)
+            for live in meant
+        ]
+        numbers = [number for number in found if number is not None]
+        if not numbers:
+            scheduled = any(getattr(live.rule, name) is not None for live in meant)
+            raise ValueError(
+                f"The rule {rule!r} has "
+                + (
+                    f"a schedule as `{name}`, which cannot be set."
+                    if scheduled
+                    else f"no `{name}` to set: give it one when it is made, such as the value "
+                    "that changes nothing."
+                )
+                + f" Received: {[live.rule for live in meant]}"
+            )
+        deciding = [
+            number for live, number in zip(meant, found, strict=True) if self._decides(live, number)
+        ]
+        if self.outcomes and not deciding:
+            raise ValueError(
+                f"Setting `{name}` of the rule {rule!r} would change nothing: for each of its "
+                "weights a later rule decides (see `describe`). Set that rule's, or put this rule "
+                f"after it. Received: {[live.rule for live in meant]}"
+            )
+        for number in numbers:
+            number.variable.assign(value)
+
+    def _decides(self, live: LiveRule, number: Number | None) -> bool:
+        """Whether the rule's number has a say in any weight's learning."""
+        if number is None:
+            return False
+        index = self.rules.index(live)
+        for outcome in self.outcomes:
+            own_rate = number.property_name == "learning_rate" and outcome.optimizer == index
+            decides = outcome.trainable if number.property_name == "trainable" else outcome.rate
+            if decides == index or own_rate:
+                return True
+        return False
+
+
+def live_keys(rules: Sequence[Rule]) -> list[str]:
+    """The rules' names, made unique by `#2`, `#3`, …: several may go by the same selector.
+
+    Raises:
+        ValueError: if two rules were given the same name.
+    """
+    given = [rule.name for rule in rules if rule.is_named]
+    repeated = sorted({name for name in given if given.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"Rules should have different names; change one `name=`. Received: {repeated}"
+        )
+    keys: list[str] = []
+    for rule in rules:
+        count = 1
+        key = rule.name
+        while key in keys:
+            count += 1
+            key = f"{rule.name}#{count}"
+        keys.append(key)
+    return keys
+
+
+def checked_rules(rules: Any) -> list[Rule]:
+    """`rules` as a list, or an error that says what they should be."""
+    if isinstance(rules, Rule):
+        raise TypeError(f"`rules` should be a list of rules: put it in a list. Received: {rules!r}")
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise TypeError(f"`rules` should be a list of `finegrain.Rule`. Received: rules={rules!r}")
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"`rules` should be a list of `finegrain.Rule`. Received: {rule!r} in {rules!r}"
+            )
+    return list(rules)
