@@ -76,6 +76,10 @@ def tensors(*rows):
     ("hook", "arguments"),
     [
         ("_backend_update_step", ["self", "grads", "trainable_variables", "learning_rate"]),
+        ("_backend_apply_gradients", ["self", "grads", "trainable_variables"]),
+        ("_clip_gradients", ["self", "grads"]),
+        ("_overwrite_variable_with_gradient", ["self", "variable"]),
+        ("_get_variable_index", ["self", "variable"]),
         ("_apply_weight_decay", ["self", "variables"]),
         ("_use_weight_decay", ["self", "variable"]),
         ("_var_key", ["self", "variable"]),
@@ -124,6 +128,30 @@ def test_the_hooks_see_no_weight_without_gradient(weights):
     assert len(gradients) == 1, changed("how gradients that are None are left out")
     assert variables[0] is weights[1], changed("how gradients that are None are left out")
     assert recorder.seen.decayed[0] is weights[1], changed("which weights decay without a gradient")
+
+
+def test_all_of_a_step_passes_through_backend_apply_gradients(weights):
+    """It sees unscaled gradients before accumulation and clipping, and it alone calls the rest."""
+
+    class Outer(Recorder):
+        def _backend_apply_gradients(self, grads, trainable_variables):
+            self.seen.outer = (list(grads), list(trainable_variables))
+            self.seen.calls.append("begin")
+            super()._backend_apply_gradients(grads, trainable_variables)
+            self.seen.calls.append("end")
+
+    recorder = Outer(clipvalue=0.5, loss_scale_factor=2.0)
+    recorder.apply(tensors([6.0, 0.25], [-6.0, 0.0]), weights)
+    assert recorder.seen.calls == ["begin", "clip", "decay", "update", "end"], changed(
+        "what `_backend_apply_gradients` calls"
+    )
+    gradients, variables = recorder.seen.outer
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(gradients[0]),
+        [3.0, 0.125],
+        err_msg=changed("what `_backend_apply_gradients` receives"),
+    )
+    assert variables[1] is weights[1], changed("what `_backend_apply_gradients` receives")
 
 
 def test_loss_scale_is_taken_out_before_the_hooks(weights):
