@@ -14,6 +14,7 @@ from keras import ops
 
 from finegrain.gradients.function import as_transforms
 from finegrain.gradients.transform import GradientTransform
+from finegrain.numbers import finite
 from finegrain.selection import (
     Selector,
     checked_selectors,
@@ -207,9 +208,9 @@ def checked_number(argument: str, value: Any) -> float:
         raise TypeError(
             f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
         )
-    number = float(value)
-    # These numbers live in float32; the comparison also refuses NaN.
-    if not 0 <= number <= float(np.finfo(np.float32).max):
+    number = finite(value)
+    # These numbers live in float32.
+    if number is None or not 0 <= number <= float(np.finfo(np.float32).max):
         raise ValueError(
             f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
         )
@@ -221,7 +222,10 @@ def checked_rate(argument: str, value: Any) -> Any:
     if value is None or not callable(value):
         return None if value is None else checked_number(argument, value)
     try:
-        first = np.asarray(ops.convert_to_numpy(value(ops.convert_to_tensor(0, dtype="int32"))))
+        result = value(ops.convert_to_tensor(0, dtype="int32"))
+        if isinstance(result, (str, bytes)):
+            raise TypeError(f"{result!r} is no number")
+        first = np.asarray(ops.convert_to_numpy(result), dtype="float64")
     except Exception as error:
         raise ValueError(
             f"`{argument}` as a schedule should take the step, a scalar tensor, and return a "

@@ -18,7 +18,8 @@ def checked_selectors(weights: Any) -> list[Selector]:
     """`weights` as a list of selectors, or an error that says what selects weights."""
     selectors = list(weights) if isinstance(weights, (list, tuple)) else [weights]
     for selector in selectors:
-        if not isinstance(selector, (str, keras.Variable)) and not callable(selector):
+        known = isinstance(selector, (str, keras.Variable)) or callable(selector)
+        if not known or isinstance(selector, type):
             raise TypeError(
                 "A Rule selects weights by a regular expression on their paths, a layer or model, "
                 "a variable, a function of a variable, or a list of these, as in "
@@ -93,8 +94,10 @@ def no_weight_selected(selector: Selector, variables: Sequence[keras.Variable]) 
     """Why a selector that means none of `variables` is an error, and the cure."""
     paths = [variable.path for variable in variables]
     if isinstance(selector, keras.layers.Layer):
-        if not selector.variables:
+        if not selector.weights and not selector.built:
             why = "has no weights yet: build it first, for example by calling its model on data"
+        elif not selector.weights:
+            why = "has no weights"
         elif not selector.trainable_variables:
             why = "has no trainable weight: set `trainable = True` before the optimizer is built"
         else:

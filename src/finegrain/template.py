@@ -43,6 +43,11 @@ class Template:
                 "PerWeight and Rule take an optimizer that has not been built: the state of this "
                 f"one would be lost. Pass a new one. Received: optimizer={optimizer!r}"
             )
+        if "learning_rate" not in self.optimizer.get_config():
+            raise ValueError(
+                "PerWeight and Rule take an optimizer with a learning rate of its own, such as "
+                f"keras.optimizers.Adam(1e-3). Received: optimizer={optimizer!r}"
+            )
         # Read now: within a TensorFlow graph, where weights may be built, a rate has no value.
         self.config: dict[str, Any] = self.optimizer.get_config()
 

@@ -8,7 +8,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.gradients.norms import checked_order, config_order, joint_norm, norm, unit_axes
+from finegrain.gradients.norms import (
+    checked_order,
+    config_order,
+    joint_norm,
+    norm,
+    scaled,
+    unit_axes,
+)
 from finegrain.gradients.transform import GradientTransform, checked_positive, tensors
 
 
@@ -37,7 +44,10 @@ class ClipValue(GradientTransform):
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
         """The clipped gradients."""
-        return [ops.clip(gradient, -self.limit, self.limit) for gradient in tensors(gradients)]
+        return [
+            ops.cast(ops.clip(gradient, -self.limit, self.limit), gradient.dtype)
+            for gradient in tensors(gradients)
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal transform."""
@@ -87,10 +97,7 @@ class ClipNorm(GradientTransform):
             scales = [self._scale(joint_norm(gradients, self.ord))] * len(gradients)
         else:
             scales = [self._scale(norm(gradient, self.ord)) for gradient in gradients]
-        return [
-            gradient * ops.cast(scale, gradient.dtype)
-            for gradient, scale in zip(gradients, scales, strict=True)
-        ]
+        return [scaled(gradient, scale) for gradient, scale in zip(gradients, scales, strict=True)]
 
     def _scale(self, size: Any) -> Any:
         # A norm that is NaN stays in sight: the scale is NaN.
@@ -129,7 +136,9 @@ class AdaptiveClip(GradientTransform):
 
     Notes:
         The paper's units are rows of kernels stored as (out, in); Keras stores (in, out), where
-        the same units are the columns. The paper leaves the last layer out: select by rule.
+        the same units are the columns. The paper leaves the last layer out: select by rule. Where
+        the last axis is no unit (depthwise convolutions, the kernels of attention heads), "unit"
+        means one index of that axis all the same.
     """
 
     def __init__(self, ratio: float, epsilon: float = 1e-3) -> None:
@@ -147,7 +156,7 @@ class AdaptiveClip(GradientTransform):
             limit = self.ratio * ops.maximum(norm(weight, 2, axes, keepdims=True), self.epsilon)
             size = norm(gradient, 2, axes, keepdims=True)
             scale = ops.where(size <= limit, ops.ones_like(size), limit / size)
-            clipped.append(gradient * ops.cast(scale, gradient.dtype))
+            clipped.append(scaled(gradient, scale))
         return clipped
 
     def get_config(self) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Function(GradientTransform):
                 f"Received: fn={fn!r}"
             )
         self.fn = fn
-        self._takes_variables = _accepts(fn, 2)
-        if not self._takes_variables and not _accepts(fn, 1):
+        self._takes_variables = _takes_variables(fn)
+        if not _accepts(fn, 2 if self._takes_variables else 1):
             raise TypeError(
                 "`fn` should take `(gradients, variables)` or `(gradients)`. "
                 f"Received: fn={fn!r} with the signature {inspect.signature(fn)}"
@@ -70,6 +70,19 @@ class Function(GradientTransform):
     def label(self) -> str:
         """What it is called in tables."""
         return f"Function({getattr(self.fn, '__name__', type(self.fn).__name__)})"
+
+
+def _takes_variables(fn: Callable[..., Any]) -> bool:
+    """Whether the second argument is there for the variables: without a default, or so called."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except ValueError:  # a builtin that does not tell its signature
+        return True
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and len(positional) < 2:
+        return True
+    second = positional[1] if len(positional) > 1 else None
+    return second is not None and (second.default is second.empty or second.name == "variables")
 
 
 def _accepts(fn: Callable[..., Any], count: int) -> bool:

@@ -11,7 +11,8 @@ from keras import ops
 
 def checked_order(order: Any) -> float:
     """1, 2 or infinity, or an error."""
-    if isinstance(order, bool) or order not in (1, 2, math.inf, "inf"):
+    known = isinstance(order, (int, float, str)) and not isinstance(order, bool)
+    if not known or order not in (1, 2, math.inf, "inf"):
         raise ValueError(f"`ord` should be 1, 2 or float('inf'). Received: ord={order!r}")
     return math.inf if order == "inf" else int(order) if order != math.inf else math.inf
 
@@ -27,9 +28,14 @@ def norm(values: Any, order: float, axis: Any = None, keepdims: bool = False) ->
         values = ops.cast(values, "float32")
     if order == 1:
         return ops.sum(ops.abs(values), axis=axis, keepdims=keepdims)
+    largest = ops.max(ops.abs(values), axis=axis, keepdims=True, initial=0)
     if order == 2:
-        return ops.sqrt(ops.sum(ops.square(values), axis=axis, keepdims=keepdims))
-    return ops.max(ops.abs(values), axis=axis, keepdims=keepdims)
+        # By the largest, so that no square overflows or vanishes.
+        unit = ops.where((largest > 0) & ops.isfinite(largest), largest, ops.ones_like(largest))
+        return ops.sqrt(ops.sum(ops.square(values / unit), axis=axis, keepdims=keepdims)) * (
+            unit if keepdims else ops.squeeze(unit, axis=axis)
+        )
+    return largest if keepdims else ops.squeeze(largest, axis=axis)
 
 
 def joint_norm(tensors: Sequence[Any], order: float) -> Any:
@@ -43,3 +49,8 @@ def unit_axes(rank: int) -> tuple[int, ...]:
     A vector or a scalar is one unit.
     """
     return tuple(range(rank if rank < 2 else rank - 1))
+
+
+def scaled(gradient: Any, scale: Any) -> Any:
+    """`gradient * scale` in the precision of `scale`, then in the gradient's own."""
+    return ops.cast(ops.cast(gradient, scale.dtype) * scale, gradient.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -12,9 +13,11 @@ from finegrain.gradients.transform import GradientTransform, checked_positive, t
 
 
 def _checked_seed(seed: Any) -> int | None:
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+    if seed is None:
+        return None
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
         raise ValueError(f"`seed` should be an integer >= 0 or None. Received: seed={seed!r}")
-    return seed
+    return int(seed)
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -44,7 +47,8 @@ class Noise(GradientTransform):
         equation 1, https://arxiv.org/abs/1511.06807
 
     Notes:
-        The paper's $\eta$ is $\sigma^2$. The same seed draws other numbers on another backend.
+        The paper's $\eta$ is $\sigma^2$. The same seed draws other numbers on another backend, and
+        the same ones in two rules.
     """
 
     def __init__(self, stddev: float, decay: float = 0.55, seed: int | None = None) -> None:
@@ -104,7 +108,7 @@ class Dropout(GradientTransform):
         2021, equation 4, https://arxiv.org/abs/2109.05687
 
     Notes:
-        The same seed drops other components on another backend.
+        The same seed drops other components on another backend, and the same ones in two rules.
     """
 
     def __init__(self, rate: float, seed: int | None = None) -> None:

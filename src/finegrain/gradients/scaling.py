@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras import ops
 
 from finegrain.gradients.norms import checked_order, config_order, norm
 from finegrain.gradients.transform import GradientTransform, tensors
+from finegrain.numbers import finite
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -31,10 +31,10 @@ class Scale(GradientTransform):
     """
 
     def __init__(self, factor: float) -> None:
-        number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
-        if not number or not math.isfinite(factor):
+        number = finite(factor)
+        if number is None:
             raise ValueError(f"`factor` should be a finite number. Received: factor={factor!r}")
-        self.factor = float(factor)
+        self.factor = number
 
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
@@ -98,7 +98,8 @@ class Normalize(GradientTransform):
         for gradient in tensors(gradients):
             size = norm(gradient, self.ord)
             size = ops.where(size == 0, ops.ones_like(size), size)
-            normalized.append(gradient / ops.cast(size, gradient.dtype))
+            quotient = ops.cast(gradient, size.dtype) / size
+            normalized.append(ops.cast(quotient, gradient.dtype))
         return normalized
 
     def get_config(self) -> dict[str, Any]:
@@ -124,8 +125,11 @@ class Sign(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The signs."""
-        return [ops.sign(gradient) for gradient in tensors(gradients)]
+        """The signs; NaN stays NaN."""
+        return [
+            ops.where(ops.isnan(gradient), gradient, ops.sign(gradient))
+            for gradient in tensors(gradients)
+        ]
 
 
 @keras.saving.register_keras_serializable(package="finegrain")

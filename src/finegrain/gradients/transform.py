@@ -10,6 +10,8 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from finegrain.numbers import finite
+
 
 class GradientTransform(ABC):
     r"""Changes the gradients of the weights that its rule selects.
@@ -170,8 +172,8 @@ def tensors(gradients: Sequence[Any]) -> list[Any]:
 def checked_positive(argument: str, value: Any, *, zero: bool = False) -> float:
     """`value` as a float, or an error that says what the argument may be."""
     bound = ">= 0" if zero else "> 0"
-    number = float(value) if isinstance(value, (int, float)) else float("nan")
-    if isinstance(value, bool) or not (0 <= number < float("inf")) or (number == 0 and not zero):
+    number = finite(value)
+    if number is None or number < 0 or (number == 0 and not zero):
         raise ValueError(
             f"`{argument}` should be a finite number {bound}. Received: {argument}={value!r}"
         )

@@ -76,8 +76,13 @@ def _kind(place: Place) -> tuple[str, list[int]]:
 
 
 def key(path: str) -> str:
-    """A path as part of a name in a store."""
-    return path.replace("/", "|")
+    """A path as part of a name in a store; no two paths have the same."""
+    return path.replace("%", "%25").replace("|", "%7C").replace("/", "|")
+
+
+def path_of(name: str) -> str:
+    """The path of which `name` is the key."""
+    return name.replace("|", "/").replace("%7C", "|").replace("%25", "%")
 
 
 def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
@@ -95,7 +100,7 @@ def load(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> di
     first_name: dict[int, str] = {}
     filled: dict[str, bool] = {}
     for name, variable in state:
-        label = first_name.setdefault(id(variable), name.replace("|", "/"))
+        label = first_name.setdefault(id(variable), path_of(name))
         if filled.get(label):
             continue
         weight, colon, slot = name.partition(":")
@@ -115,7 +120,5 @@ def _saved_keys(store: Any, names: set[str], weights: Sequence[keras.Variable]) 
     }
     saved = sorted(saved_places, key=lambda name: saved_places[name][0])
     today = places(weights)
-    matches = match_weights(
-        [(name.replace("|", "/"), saved_places[name][1:]) for name in saved], today
-    )
+    matches = match_weights([(path_of(name), saved_places[name][1:]) for name in saved], today)
     return {key(today[index][0]): saved[match] for index, match in matches.items()}

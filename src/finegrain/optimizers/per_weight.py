@@ -218,19 +218,25 @@ class PerWeight(keras.optimizers.Optimizer):
     ) -> None:
         weights = list(trainable_variables)
         self._state.stepping = weights
-        together = self.global_clipnorm or self.gradient_accumulation_steps
-        if together or self._state.transforms:
-            # The gradients of weights that do not move touch no other weight's.
-            grads = [
-                _zero_unless(self._moves(weight), gradient)
-                for gradient, weight in zip(grads, weights, strict=True)
-            ]
-        super()._backend_apply_gradients(list(grads), weights)
+        grads = list(grads)
+        if self.gradient_accumulation_steps or self._state.transforms:
+            grads = self._without_held(grads)
+        super()._backend_apply_gradients(grads, weights)
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
         self._state.raw_gradients = list(grads)
-        return super()._clip_gradients(self._state.transform(list(grads)))
+        grads = self._state.transform(list(grads))
+        if self.global_clipnorm:
+            grads = self._without_held(grads)
+        return super()._clip_gradients(grads)
+
+    def _without_held(self, grads: list[Any]) -> list[Any]:
+        """Zeros in the place of gradients of weights that do not move: they touch no other's."""
+        return [
+            _zero_unless(self._moves(weight), gradient)
+            for gradient, weight in zip(grads, self._state.stepping, strict=True)
+        ]
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Does nothing here: each group decays its weights at its own learning rate."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 
 def is_sparse(gradient: Any) -> bool:
@@ -20,7 +19,12 @@ def is_sparse(gradient: Any) -> bool:
 
 def dense(gradient: Any) -> Any:
     """The gradient as a tensor of the weight's shape."""
-    return ops.convert_to_tensor(gradient) if is_sparse(gradient) else gradient
+    if not is_sparse(gradient):
+        return gradient
+    import tensorflow as tf
+
+    # Rows that were looked up several times are summed up; Keras's conversion would keep them.
+    return tf.convert_to_tensor(gradient)
 
 
 def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:

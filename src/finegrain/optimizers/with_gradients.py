@@ -44,7 +44,15 @@ def with_gradients(
     if optimizer.built:
         Template(optimizer)  # says that the state would be lost
     book = optimizer._state.book
+    learning_rate = optimizer._learning_rate
     rules = [*(live.rule for live in book.rules), rule]
-    return PerWeight(
+    extended = PerWeight(
         book.template.optimizer, rules, nonfinite=optimizer.nonfinite, name=optimizer.name
     )
+    # What was set since it was made.
+    extended.learning_rate = (
+        learning_rate.value if isinstance(learning_rate, keras.Variable) else learning_rate
+    )
+    for (_, new), (_, old) in zip(extended._state.book.numbers(), book.numbers(), strict=False):
+        new.variable.assign(old.variable)
+    return extended
