@@ -51,6 +51,10 @@ test: export OPENBLAS_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
+# The workers compile much that is alike, and a second run compiles next to nothing.
+test: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/build/jax-cache
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # Not the settings that somebody keeps in ~/.keras.
 test: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras
 test: $(call stamp,test)
