@@ -109,9 +109,10 @@ class Template:
             **changes: Arguments to replace.
         """
         kind = type(self.optimizer)
-        serialized = keras.saving.serialize_keras_object(
-            kind.from_config(dict(self.config) | changes)
-        )
+        serialized = keras.saving.serialize_keras_object(self.optimizer)
+        serialized["config"] = self.config | changes
+        # One optimizer may be the pattern of several, which are not one object when loaded.
+        serialized.pop("shared_object_id", None)
         if kind.__module__.startswith("keras.src.backend."):
             named = (k for k in kind.__mro__ if getattr(keras.optimizers, k.__name__, None) is k)
             serialized |= {

@@ -97,16 +97,30 @@ def load(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> di
     """Fills `state` from `store`: {name of each variable: whether it was there and fitted}."""
     names = set(store.keys())
     saved_as = _saved_keys(store, names, weights)
-    first_name: dict[int, str] = {}
-    filled: dict[str, bool] = {}
+    sources: dict[int, list[str]] = {}
+    variables: dict[int, tuple[str, keras.Variable]] = {}
     for name, variable in state:
-        label = first_name.setdefault(id(variable), path_of(name))
-        if filled.get(label):
-            continue
         weight, colon, slot = name.partition(":")
         source = f"{saved_as.get(weight, weight)}:{slot}" if colon else name
-        filled[label] = source in names and tuple(store[source].shape) == tuple(variable.shape)
-        if filled[label]:
+        variables.setdefault(id(variable), (path_of(name), variable))
+        sources.setdefault(id(variable), []).append(source)
+
+    def steps(source: str) -> float:
+        # What several weights share is taken from the one that has learned longest: a weight
+        # that was held has counted fewer steps than the momenta beside it.
+        count = f"{source.partition(':')[0]}:step:iterations"
+        return float(np.asarray(store[count])) if count in names else -1.0
+
+    filled: dict[str, bool] = {}
+    for label, variable in variables.values():
+        fitting = [
+            source
+            for source in sources[id(variable)]
+            if source in names and tuple(store[source].shape) == tuple(variable.shape)
+        ]
+        filled[label] = bool(fitting)
+        if fitting:
+            source = max(fitting, key=steps) if len(fitting) > 1 else fitting[0]
             variable.assign(np.asarray(store[source]))
     return filled
 

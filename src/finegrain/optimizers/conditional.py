@@ -87,7 +87,8 @@ def compiles_to_one_program(
 ) -> bool:
     """Whether XLA compiles the step that is being taken, in which each condition changes rounding.
 
-    TensorFlow does not tell while it traces a step; the model in training knows.
+    TensorFlow does not tell while it traces a step; the model in training knows. In a function
+    compiled without one, a condition that rounds is better than none.
     """
     backend = keras.backend.backend()
     if backend == "jax":
@@ -98,7 +99,7 @@ def compiles_to_one_program(
         if tf.executing_eagerly():
             return False
         model = model_in_training(optimizer)
-        return model is None or bool(model.jit_compile)
+        return model is not None and bool(model.jit_compile)
     return False
 
 

@@ -116,6 +116,8 @@ class State:
         self.stepping: list[keras.Variable] = []
         # A variable whose dtype tells JAX's compiler whether every rule may hold its weights.
         self.signature: list[keras.Variable] = []
+        # The model that XLA compiled a step of, on TensorFlow.
+        self.model: Any = None
         # The weights of the last step, and their places by group.
         self.parted: list[int] = []
         self.parts: dict[int, list[int]] = {}

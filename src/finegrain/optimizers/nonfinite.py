@@ -10,7 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.optimizers.conditional import anywhere, is_traced, model_in_training, run_if
+from finegrain.optimizers.conditional import (
+    anywhere,
+    is_traced,
+    model_in_training,
+    run_if,
+)
 from finegrain.optimizers.sparse import is_sparse
 
 POLICIES = ("propagate", "skip", "raise")
@@ -63,7 +68,9 @@ class Guard:
         self.weights = list(weights)
         self.skipped = add_variable("skipped_steps", ())
         self.counts = add_variable("nonfinite_gradients", (len(self.weights),))
-        self.reported = 0
+        # What was raised for already.
+        self._reported = 0
+        self._reported_counts = np.zeros(len(self.weights), "int64")
 
     def run(
         self,
@@ -84,6 +91,10 @@ class Guard:
             variables: All that the step assigns to, but for the guard's own.
             owner: The optimizer.
         """
+        if keras.backend.backend() == "jax" and not is_traced(self.skipped.value):
+            # Keras forgets what a step on JAX assigned when it raises.
+            self._reported = min(self._reported, host_int(self.skipped))
+            self._reported_counts = np.minimum(self._reported_counts, self._host_counts())
         bad = anywhere(ops.stack([ops.cast(flag, "bool") for flag in flags]))
         dropped = ops.any(bad)
         self.counts.assign_add(ops.cast(bad, "int32"))
@@ -92,9 +103,9 @@ class Guard:
         rest = [variable for variable in variables if id(variable) not in own]
         run_if(ops.logical_not(dropped), step, (gradients, weights), lambda: rest)
         if self.policy == "raise":
-            self._raise_if(dropped, owner)
+            self._raise_if(dropped, bad, owner)
 
-    def _raise_if(self, dropped: Any, owner: keras.optimizers.Optimizer) -> None:
+    def _raise_if(self, dropped: Any, bad: Any, owner: keras.optimizers.Optimizer) -> None:
         backend = keras.backend.backend()
         if backend == "jax":
             if is_traced(dropped):
@@ -103,30 +114,47 @@ class Guard:
                 # An error inside a compiled step would take the model's weights along: JAX has
                 # given their memory away. So the training is stopped through its model, and the
                 # error raised when `fit` has put everything in order.
-                report = _reporter(model_in_training(owner))
-                jax.lax.cond(dropped, lambda: jax.debug.callback(report), lambda: None)
+                report = self._reporter(model_in_training(owner))
+                jax.lax.cond(dropped, lambda: jax.debug.callback(report, bad), lambda: None)
                 return
         elif backend == "tensorflow":
             import tensorflow as tf
 
             if not tf.executing_eagerly():
-                model = model_in_training(owner)
                 # XLA has no way to tell the host: there `fit` raises at its end.
-                if model is None or not model.jit_compile:
-                    report = _reporter(model)
-                    tf.cond(dropped, lambda: tf.py_function(report, [], []), lambda: tf.no_op())
+                model = model_in_training(owner)
+                if model is None:
+                    where = ["Gradients are NaN or infinite, of the weights:", tf.where(bad)]
+                    tf.debugging.Assert(tf.logical_not(dropped), where)
+                elif not model.jit_compile:
+                    report = self._reporter(model)
+                    tf.cond(dropped, lambda: tf.py_function(report, [bad], []), tf.no_op)
                 return
         if bool(dropped):
             self.raise_pending()
 
     def raise_pending(self) -> None:
         """Raises for the steps that were dropped since the last error."""
-        skipped = int(ops.convert_to_numpy(self.skipped.value))
-        if skipped <= self.reported:
+        skipped, counts = host_int(self.skipped), self._host_counts()
+        if skipped <= self._reported:
             return
-        self.reported = skipped
-        paths = list(self.concerned())
-        raise NonFiniteGradientError(
+        paths = self._paths(counts > self._reported_counts)
+        self.forget()
+        raise self._error(paths)
+
+    def forget(self) -> None:
+        """Takes all steps that were dropped until now as reported."""
+        self._reported = host_int(self.skipped)
+        self._reported_counts = self._host_counts()
+
+    def _host_counts(self) -> np.ndarray:
+        return np.array(ops.convert_to_numpy(self.counts.value), "int64")
+
+    def _paths(self, flags: np.ndarray) -> list[str]:
+        return [weight.path for weight, flag in zip(self.weights, flags, strict=True) if flag]
+
+    def _error(self, paths: list[str]) -> NonFiniteGradientError:
+        return NonFiniteGradientError(
             f"The gradients of {len(paths)} of {len(self.weights)} weights were NaN or infinite: "
             f"{paths[:10]}{' and more' if len(paths) > 10 else ''}. The weights and the optimizer "
             "are as they were before that step. Look for a logarithm or a division of 0, lower the "
@@ -136,33 +164,26 @@ class Guard:
 
     def concerned(self) -> dict[str, int]:
         """Path of each weight that made a step be dropped → how many steps."""
-        counts = ops.convert_to_numpy(self.counts.value)
-        return {
-            weight.path: int(count)
-            for weight, count in zip(self.weights, counts, strict=True)
-            if count
-        }
+        counts = self._host_counts()
+        return dict(zip(self._paths(counts > 0), map(int, counts[counts > 0]), strict=True))
+
+    def _reporter(self, model: Any) -> Callable[[Any], None]:
+        """What a compiled step calls when it dropped itself."""
+        training = None if model is None else weakref.ref(model)
+
+        def report(bad: Any) -> None:
+            found = None if training is None else training()
+            if found is None:
+                raise self._error(self._paths(np.asarray(bad)))
+            found.stop_training = True
+
+        return report
 
 
 def nonfinite(gradient: Any) -> Any:
     """Whether any number of the gradient is NaN or infinite: a scalar boolean tensor."""
     values = gradient.values if is_sparse(gradient) else gradient
     return ops.logical_not(ops.all(ops.isfinite(values)))
-
-
-def _reporter(model: Any) -> Callable[[], None]:
-    training = None if model is None else weakref.ref(model)
-
-    def report() -> None:
-        found = None if training is None else training()
-        if found is None:
-            raise NonFiniteGradientError(
-                "A gradient is NaN or infinite, and the step was dropped; "
-                "`optimizer.nonfinite_weights` names the weights."
-            )
-        found.stop_training = True
-
-    return report
 
 
 def check_policy(policy: Any) -> str:

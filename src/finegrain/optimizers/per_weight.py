@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras import ops
 
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import compiles_to_one_program
+from finegrain.optimizers.conditional import compiles_to_one_program, model_in_training
 from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
 from finegrain.optimizers.persistence import load_numbers, named_state, rule_config, save_numbers
@@ -81,8 +82,16 @@ class PerWeight(keras.optimizers.Optimizer):
 
         Under `fit`, where steps run compiled, `nonfinite="raise"` stops the training after the
         step, and `fit` raises when it has put the model in order; on TensorFlow under XLA, which
-        cannot tell the host, `fit` goes on to its end, dropping such steps, and raises then. A
-        compiled loop of your own, or `train_on_batch`, asks with `raise_if_nonfinite()`.
+        cannot tell the host, `fit` goes on to its end, dropping such steps, and raises then. After
+        `train_on_batch`, ask with `raise_if_nonfinite()`. In a compiled loop of your own the step
+        itself fails, with the backend's error (under XLA on TensorFlow, ask).
+
+        A rule whose multiplier is 1 is compiled by XLA as if it could not be held, which keeps the
+        step equal to the wrapped optimizer's to the last bit. Set to 0 while training goes on, it
+        costs one compilation; rules that say `trainable`, or began with another number, do not.
+
+        Under mixed precision Keras's `LossScaleOptimizer` looks at the gradients first, those of
+        held weights included, drops steps by itself, and counts none here.
 
     References:
         Su Jianlin, Layer-wise learning rates and free gradients, 2019,
@@ -166,7 +175,7 @@ class PerWeight(keras.optimizers.Optimizer):
         weights = None if trainable_variables is None else list(trainable_variables)
         if weights is not None and not self.built:
             self.build(weights)
-        self._state.book.every_rule_may_hold = not compiles_to_one_program(grads, self)
+        self._take_notice_of_the_compiler(grads)
         if self._state.guard is None:
             self._step(list(grads), weights)
             return
@@ -183,26 +192,49 @@ class PerWeight(keras.optimizers.Optimizer):
         self._state.guard.run(self._step, list(grads), list(members), flags, everything, self)
 
     def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
-        # Keras applies constraints to all weights, also to those that do not move.
-        constrained = [w for w in self._trainable_variables if w.constraint is not None]
-        held = [(w, self._moves(w), ops.copy(ops.convert_to_tensor(w))) for w in constrained]
+        # Keras applies constraints to all weights, also to those that do not move, and averages.
+        averaged = self.use_ema and self.ema_overwrite_frequency
+        touched = [w for w in self._trainable_variables if averaged or w.constraint is not None]
+        averages = list(zip(*self._averages(), strict=True))
+        held = []
+        for variable, weight in [*((weight, None) for weight in touched), *averages]:
+            moves = self._moves(variable if weight is None else weight)
+            if moves is not None:
+                before = ops.copy(ops.convert_to_tensor(variable))
+                held.append((variable, moves, before, weight))
         super().apply(grads, weights)
-        for weight, moves, before in held:
-            if moves is None:
-                continue
-            weight.assign(ops.where(moves, ops.convert_to_tensor(weight), before))
+        for variable, moves, before, weight in held:
+            if weight is not None:
+                # Rounding would let the average of a weight that stays walk away from it.
+                moves = ops.logical_or(moves, ops.not_equal(before, ops.convert_to_tensor(weight)))
+            variable.assign(ops.where(moves, ops.convert_to_tensor(variable), before))
+
+    def _averages(self) -> tuple[list[keras.Variable], list[keras.Variable]]:
+        """The moving averages, and their weights."""
+        if not self.use_ema or not self.built:
+            return [], []
+        averages = zip(self._model_variables_moving_average, self._trainable_variables, strict=True)
+        pairs = [(average, weight) for average, weight in averages if average is not None]
+        return [average for average, _ in pairs], [weight for _, weight in pairs]
 
     def _moves(self, weight: keras.Variable) -> Any:
         """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
         group = self._state.group_of.get(self._var_key(weight))
         return None if group is None else self._state.book.moves(group.outcome)
 
+    def _take_notice_of_the_compiler(self, grads: Sequence[Any]) -> None:
+        state = self._state
+        in_one_program = compiles_to_one_program(grads, self)
+        state.book.every_rule_may_hold = not in_one_program
+        if in_one_program and keras.backend.backend() == "tensorflow":
+            state.model = weakref.ref(model_in_training(self))
+
     def _notice_held_rules(self) -> None:
-        """Has the step compiled once more on JAX where a rule is held that was not thought to be.
+        """Has the step compiled once more by XLA where a rule is held that was not thought to be.
 
         Rules whose multiplier is 1 are compiled as if they could not be held, so that the program
         is the wrapped optimizer's own, to the last bit. JAX compiles again by itself when it meets
-        a variable of another type.
+        a variable of another type; a model on TensorFlow is told to.
         """
         state = self._state
         if not state.book.held_unexpectedly or state.book.may_hold_all:
@@ -210,6 +242,9 @@ class PerWeight(keras.optimizers.Optimizer):
         state.book.may_hold_all = True
         if state.signature:
             state.signature = [_signature("int8")]
+        model = None if state.model is None else state.model()
+        if keras.backend.backend() == "tensorflow" and model is not None:
+            model.make_train_function(force=True)
 
     # The hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
 
@@ -441,8 +476,10 @@ class PerWeight(keras.optimizers.Optimizer):
         load_numbers(self, store)
         self._notice_held_rules()
         if self._state.guard is not None:
-            self._state.guard.reported = self.skipped_steps
+            self._state.guard.forget()
         optional = {"skipped_steps"}
+        if "iterations" in store.keys() and not any(k.endswith(":place") for k in store.keys()):
+            return  # saved before there was anything to save
         missing = [name for name, found in filled.items() if not found and name not in optional]
         if missing:
             warnings.warn(
