@@ -77,6 +77,8 @@ def _run_if_on_tensorflow(
 
 def is_traced(value: Any) -> bool:
     """Whether `value` stands for one that a compiled program of JAX will know."""
+    if keras.backend.backend() != "jax":
+        return False
     from jax.core import Tracer
 
     return isinstance(value, Tracer)
@@ -150,28 +152,6 @@ def count_one(variable: keras.Variable) -> None:
         variable.value.add_(1)
     else:
         variable.assign_add(1)
-
-
-class Positive:
-    """Whether a scalar variable is > 0.
-
-    On torch the answer is a bool, and the device is asked only after the variable has changed,
-    since waiting for an accelerator at every step would cost more than the step.
-    """
-
-    def __init__(self, variable: keras.Variable) -> None:
-        self._variable = variable
-        self._seen: list[tuple[Any, int]] = []
-        self._answer = True
-
-    def __call__(self) -> Any:
-        """A bool on torch, else a scalar tensor."""
-        if keras.backend.backend() != "torch":
-            return self._variable.value > 0
-        if not unchanged_since(self._seen, [self._variable]):
-            self._seen = versions([self._variable])
-            self._answer = bool(self._variable.value > 0)
-        return self._answer
 
 
 def both(first: Any, second: Any) -> Any:

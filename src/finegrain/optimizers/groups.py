@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from finegrain.gradients.transform import GradientTransform, transformed
 from finegrain.optimizers import checkpoint
@@ -116,6 +117,8 @@ class State:
         self.stepping: list[keras.Variable] = []
         # A variable whose dtype tells JAX's compiler whether every rule may hold its weights.
         self.signature: list[keras.Variable] = []
+        # On JAX, the step counts of all groups.
+        self.counts: keras.Variable | None = None
         # The model that XLA compiled a step of, on TensorFlow.
         self.model: Any = None
         # The weights of the last step, and their places by group.
@@ -176,6 +179,33 @@ class State:
             if group.undecayed:
                 group.optimizer.exclude_from_weight_decay(var_list=group.undecayed)
             group.optimizer.build(group.weights)
+        if keras.backend.backend() == "jax":
+            # To JAX each variable of a program is work: one for all groups instead of one each.
+            self.counts = keras.Variable(
+                "zeros", shape=(len(self.groups),), dtype="int32", trainable=False, name="counts"
+            )
+
+    def group_variables(self) -> list[keras.Variable]:
+        """The state of the groups' optimizers."""
+        if self.counts is None:
+            return [v for group in self.groups for v in group.optimizer.variables]
+        counts = {id(group.optimizer._iterations) for group in self.groups}
+        own = [v for group in self.groups for v in group.optimizer.variables]
+        return [self.counts, *(v for v in own if id(v) not in counts)]
+
+    def hand_out_counts(self) -> None:
+        """Lets each group's optimizer know its own step count."""
+        if self.counts is not None:
+            counts = ops.convert_to_tensor(self.counts)
+            for place, group in enumerate(self.groups):
+                iterations = group.optimizer._iterations
+                iterations.assign(ops.cast(counts[place], iterations.dtype))
+
+    def collect_counts(self) -> None:
+        """Takes the step counts of the groups' optimizers together."""
+        if self.counts is not None:
+            counts = [ops.convert_to_tensor(g.optimizer._iterations) for g in self.groups]
+            self.counts.assign(ops.stack(counts))
 
     def transform(self, gradients: list[Any]) -> list[Any]:
         """What the rules' transforms make of the gradients of the step's weights."""

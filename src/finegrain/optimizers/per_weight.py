@@ -13,7 +13,11 @@ from keras import ops
 
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import compiles_to_one_program, model_in_training
+from finegrain.optimizers.conditional import (
+    compiles_to_one_program,
+    is_traced,
+    model_in_training,
+)
 from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
 from finegrain.optimizers.persistence import load_numbers, named_state, rule_config, save_numbers
@@ -121,13 +125,14 @@ class PerWeight(keras.optimizers.Optimizer):
         )
         self.nonfinite = nonfinite
         self._state = State(
-            Rulebook(template, rules, self._add_number, self._current_step), self._var_key
+            Rulebook(template, rules, self._add_numbers, self._current_step), self._var_key
         )
 
-    def _add_number(self, name: str, value: float) -> keras.Variable:
-        return self.add_variable(
-            (), keras.initializers.Constant(value), dtype="float32", name=name.replace("/", "_")
-        )
+    def _add_numbers(self, values: list[float]) -> keras.Variable:
+        def initial(shape: Sequence[int], dtype: str) -> Any:
+            return ops.convert_to_tensor(values, dtype)
+
+        return self.add_variable((len(values),), initial, dtype="float32", name="rule_numbers")
 
     def _current_step(self) -> Any:
         return ops.convert_to_tensor(self._iterations)
@@ -156,7 +161,7 @@ class PerWeight(keras.optimizers.Optimizer):
         state = self._state
         return (
             list(self._variables)
-            + [v for group in state.groups for v in group.optimizer.variables]
+            + state.group_variables()
             + [v for *_, transform in state.transforms for _, v, _ in transform.state]
             + state.signature
             + ([] if state.recorder is None else state.recorder.variables)
@@ -203,6 +208,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 before = ops.copy(ops.convert_to_tensor(variable))
                 held.append((variable, moves, before, weight))
         super().apply(grads, weights)
+        if not any(map(is_traced, grads)):
+            self._state.hand_out_counts()
         for variable, moves, before, weight in held:
             if weight is not None:
                 # Rounding would let the average of a weight that stays walk away from it.
@@ -288,6 +295,7 @@ class PerWeight(keras.optimizers.Optimizer):
             for place, variable in enumerate(variables):
                 state.parts[id(state.group_of[self._var_key(variable)])].append(place)
         before = None if state.recorder is None else state.recorder.before()
+        state.hand_out_counts()
         for group in state.groups:
             places = state.parts[id(group)]
             group.update(
@@ -295,6 +303,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 [grads[place] for place in places],
                 [variables[place] for place in places],
             )
+        state.collect_counts()
         if state.recorder is not None:
             step = ops.convert_to_tensor(self.iterations)
             state.recorder.record(step, state.raw_gradients, state.stepping, before)
@@ -455,6 +464,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
+        self._state.hand_out_counts()
         checkpoint.save(store, named_state(self), self._trainable_variables)
         save_numbers(self, store)
 
@@ -473,12 +483,14 @@ class PerWeight(keras.optimizers.Optimizer):
             )
             return
         filled = checkpoint.load(store, named_state(self), self._trainable_variables)
+        self._state.collect_counts()
         load_numbers(self, store)
         self._notice_held_rules()
         if self._state.guard is not None:
             self._state.guard.forget()
         optional = {"skipped_steps"}
-        if "iterations" in store.keys() and not any(k.endswith(":place") for k in store.keys()):
+        names = set(store.keys())
+        if "iterations" in names and not any(name.endswith(":place") for name in names):
             return  # saved before there was anything to save
         missing = [name for name, found in filled.items() if not found and name not in optional]
         if missing:

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from finegrain.optimizers import checkpoint
 from finegrain.optimizers.rulebook import LiveRule, Number
@@ -50,8 +49,7 @@ def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
 def save_numbers(optimizer: Any, store: Any) -> None:
     """Writes the rules' numbers: each as it was configured, and as it is now."""
     for live, number in optimizer._state.book.numbers():
-        current = ops.convert_to_numpy(number.variable.value)
-        store[_name(live, number)] = np.array([number.configured, current], "float32")
+        store[_name(live, number)] = np.array([number.configured, number.read()], "float32")
 
 
 def load_numbers(optimizer: Any, store: Any) -> None:
@@ -62,7 +60,7 @@ def load_numbers(optimizer: Any, store: Any) -> None:
             configured, current = np.asarray(store[_name(live, number)])
             # A loaded model's config has the current number, as far as it can hold it.
             if np.float32(number.configured) in (configured, number.in_config(current)):
-                number.variable.assign(current)
+                number.assign(float(current))
 
 
 def rule_config(optimizer: Any, index: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.optimizers.conditional import Positive, both
+from finegrain.optimizers.conditional import both, unchanged_since, versions
 from finegrain.rules import Outcome, Rule, outcome_of
 from finegrain.template import Template
 
@@ -17,11 +17,37 @@ from finegrain.template import Template
 class Number:
     """A number of a rule that may change while training goes on."""
 
-    def __init__(self, property_name: str, variable: keras.Variable, configured: float) -> None:
+    def __init__(self, property_name: str, configured: float) -> None:
         self.property_name = property_name
-        self.variable = variable
         self.configured = configured
-        self.positive = Positive(variable)
+        # All rules' numbers are in one variable: to a compiled program, each variable is work.
+        self.held_in: NumberStore | None = None
+        self.place = 0
+
+    @property
+    def store(self) -> NumberStore:
+        """Where the number is."""
+        if self.held_in is None:
+            raise RuntimeError("A rule's number is read before its optimizer is made.")
+        return self.held_in
+
+    def tensor(self) -> Any:
+        """The number now, as a scalar tensor."""
+        return self.store.tensor()[self.place]
+
+    def positive(self) -> Any:
+        """Whether it is > 0 now: a bool or a scalar tensor."""
+        return self.store.positive(self.place)
+
+    def assign(self, value: float) -> None:
+        """Sets it; not inside a compiled step."""
+        values = np.array(ops.convert_to_numpy(self.store.variable.value))
+        values[self.place] = value
+        self.store.variable.assign(values)
+
+    def read(self) -> float:
+        """What it is now."""
+        return float(ops.convert_to_numpy(self.store.variable.value)[self.place])
 
     def in_config(self, value: float) -> float:
         """What a config can hold of `value`."""
@@ -34,8 +60,39 @@ class Number:
 
     def current(self) -> float:
         """The rule's own number (0.1, not its float32), where it has not been changed."""
-        value = float(ops.convert_to_numpy(self.variable.value))
+        value = self.read()
         return self.configured if value == np.float32(self.configured) else value
+
+
+class NumberStore:
+    """The variable that holds the numbers of all rules.
+
+    Args:
+        variable: Of shape (numbers,).
+    """
+
+    def __init__(self, variable: keras.Variable) -> None:
+        self.variable = variable
+        self._seen: list[tuple[Any, int]] = []
+        self._answers: list[bool] = []
+
+    def tensor(self) -> Any:
+        """The numbers now."""
+        # As a tensor: an optimizer would track a variable among its attributes as its own.
+        return ops.convert_to_tensor(self.variable)
+
+    def positive(self, place: int) -> Any:
+        """Whether a number is > 0.
+
+        On torch the answer is a bool, and the device is asked only after the variable has
+        changed, since waiting for an accelerator at each step would cost more than the step.
+        """
+        if keras.backend.backend() != "torch":
+            return self.tensor()[place] > 0
+        if not unchanged_since(self._seen, [self.variable]):
+            self._seen = versions([self.variable])
+            self._answers = [bool(value > 0) for value in ops.convert_to_numpy(self.variable.value)]
+        return self._answers[place]
 
 
 class LiveRule:
@@ -44,17 +101,10 @@ class LiveRule:
     Args:
         rule: The rule.
         key: Its name, unique among the rules.
-        add_variable: Makes a scalar variable: (name, value) → variable.
         step: Gives the present step.
     """
 
-    def __init__(
-        self,
-        rule: Rule,
-        key: str,
-        add_variable: Callable[[str, float], keras.Variable],
-        step: Callable[[], Any],
-    ) -> None:
+    def __init__(self, rule: Rule, key: str, step: Callable[[], Any]) -> None:
         self.rule = rule
         self.key = key
         self._step = step
@@ -66,9 +116,7 @@ class LiveRule:
             "trainable": None if rule.trainable is None else float(rule.trainable),
         }
         self.numbers = {
-            name: Number(name, add_variable(f"{key}_{name}", value), value)
-            for name, value in given.items()
-            if isinstance(value, float)
+            name: Number(name, value) for name, value in given.items() if isinstance(value, float)
         }
 
     @property
@@ -79,8 +127,7 @@ class LiveRule:
     def value(self, name: str) -> Any:
         """The property's value now, as a scalar tensor."""
         if name in self.numbers:
-            # As a tensor: an optimizer would track a variable among its attributes as its own.
-            return ops.convert_to_tensor(self.numbers[name].variable)
+            return self.numbers[name].tensor()
         return ops.cast(getattr(self.rule, name)(self._step()), "float32")
 
     def own_rate(self) -> Any:
@@ -107,7 +154,7 @@ class Rulebook:
     Args:
         template: The wrapped optimizer.
         rules: The rules, in order.
-        add_variable: Makes a scalar variable: (name, value) → variable.
+        add_variable: Makes a variable of these values.
         step: Gives the present step.
     """
 
@@ -115,15 +162,19 @@ class Rulebook:
         self,
         template: Template,
         rules: Any,
-        add_variable: Callable[[str, float], keras.Variable],
+        add_variable: Callable[[list[float]], keras.Variable],
         step: Callable[[], Any],
     ) -> None:
         self.template = template
         checked = checked_rules(rules)
         self.rules = [
-            LiveRule(rule, key, add_variable, step)
-            for rule, key in zip(checked, live_keys(checked), strict=True)
+            LiveRule(rule, key, step) for rule, key in zip(checked, live_keys(checked), strict=True)
         ]
+        numbers = [number for _, number in self.numbers()]
+        if numbers:
+            store = NumberStore(add_variable([number.configured for number in numbers]))
+            for place, number in enumerate(numbers):
+                number.held_in, number.place = store, place
         # The outcomes of the weights that the optimizer was built with.
         self.outcomes: list[Outcome] = []
         # Whether also rules of multiplier 1 may hold their weights, in this step and in all.
@@ -156,7 +207,7 @@ class Rulebook:
 
     def numbers_of_rate(self, outcome: Outcome) -> list[keras.Variable] | None:
         """The variables that alone make up the rate beside the base rate; `None` for schedules."""
-        variables = []
+        variables: list[keras.Variable] = []
         for index, name in (
             (outcome.rate, "learning_rate_multiplier"),
             (outcome.trainable, "trainable"),
@@ -165,7 +216,7 @@ class Rulebook:
                 continue
             if name not in self.rules[index].numbers:
                 return None
-            variables.append(self.rules[index].numbers[name].variable)
+            variables = [self.rules[index].numbers[name].store.variable]
         return None if outcome.optimizer is not None else variables
 
     def moves(self, outcome: Outcome) -> Any:
@@ -228,7 +279,7 @@ class Rulebook:
                 f"after it. Received: {[live.rule for live in meant]}"
             )
         for number in numbers:
-            number.variable.assign(value)
+            number.assign(value)
 
     def _decides(self, live: LiveRule, number: Number | None) -> bool:
         """Whether the rule's number has a say in any weight's learning."""

@@ -54,5 +54,5 @@ def with_gradients(
         learning_rate.value if isinstance(learning_rate, keras.Variable) else learning_rate
     )
     for (_, new), (_, old) in zip(extended._state.book.numbers(), book.numbers(), strict=False):
-        new.variable.assign(old.variable)
+        new.assign(old.read())
     return extended
