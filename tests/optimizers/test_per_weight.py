@@ -617,3 +617,67 @@ class TestErrors:
 def test_training_moves_all_weights_of_the_models_used_here():
     """The data give every weight of the shared model a gradient."""
     assert_moved(train(compiled(optimizers.SGD(0.1)), X, Y))
+
+
+class TestModels:
+    """Models that optimizers trip over."""
+
+    def trained(self, make, optimizer, jit):
+        model = make()
+        fill(model)
+        model.compile(optimizer, "mse", jit_compile=jit and BACKEND != "torch")
+        tokens = np.array([[1, 1, 2], [3, 1, 0], [5, 5, 5], [2, 4, 1]])
+        model.fit(tokens, np.ones((4, 1)), batch_size=2, epochs=2, shuffle=False, verbose=0)
+        return model
+
+    def lookup(self):
+        """An embedding, whose gradients are sparse on TensorFlow: rows repeated, rows left out."""
+        tokens = keras.Input((3,), dtype="int32")
+        rows = layers.Flatten()(layers.Embedding(7, 2, name="lookup")(tokens))
+        return keras.Model(tokens, layers.Dense(1, name="head")(rows))
+
+    def shared(self):
+        """A layer that is called twice, inside a nested model of another name."""
+        tokens = keras.Input((3,), dtype="int32")
+        inner_input = keras.Input((6,))
+        twice = layers.Dense(6, activation="tanh", name="twice")
+        inner = keras.Model(inner_input, twice(twice(inner_input)), name="nested")
+        rows = layers.Flatten()(layers.Embedding(7, 2, name="lookup")(tokens))
+        return keras.Model(tokens, layers.Dense(1, name="head")(inner(rows)), name="renamed")
+
+    @pytest.mark.parametrize("jit", [False, True])
+    @pytest.mark.parametrize("name", ["sgd_momentum", "adam", "adagrad"])
+    @pytest.mark.parametrize("kind", ["lookup", "shared"])
+    def test_like_the_optimizer_alone(self, kind, name, jit):
+        """Groups of multiplier 1 learn as the optimizer alone does, sparse gradients or not."""
+        rules = [rule("lookup"), rule("bias")]
+        plain = self.trained(getattr(self, kind), OPTIMIZERS[name](), jit)
+        grouped = self.trained(getattr(self, kind), fg.PerWeight(OPTIMIZERS[name](), rules), jit)
+        for mine, theirs in zip(values(grouped.weights), values(plain.weights), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+            assert np.abs(mine).max() > 0
+
+    @pytest.mark.parametrize("arguments", [{}, {"global_clipnorm": 0.1}], ids=["", "global norm"])
+    @pytest.mark.parametrize("jit", [False, True])
+    def test_a_held_embedding(self, jit, arguments):
+        """It stays, and its sparse gradient is no part of the global norm."""
+        head_only = self.lookup()
+        fill(head_only)
+        head_only.get_layer("lookup").trainable = False
+        start = values(head_only.get_layer("lookup").weights)
+        plain = self.trained(lambda: head_only, optimizers.SGD(0.1, **arguments), jit)
+        held = self.trained(
+            self.lookup,
+            fg.PerWeight(optimizers.SGD(0.1, **arguments), [fg.Rule("lookup", trainable=False)]),
+            jit,
+        )
+        np.testing.assert_array_equal(values(held.get_layer("lookup").weights)[0], start[0])
+        for mine, theirs in zip(values(held.weights), values(plain.weights), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+    def test_renaming_the_model(self):
+        """A rule that names a layer selects it under a model of any name, nested or not."""
+        model = self.shared()
+        rows = fg.PerWeight("sgd", [rule(model.get_layer("nested"), 3)]).describe(model).to_dicts()
+        assert [row["path"] for row in rows if row["rules"]] == ["twice/kernel", "twice/bias"]
+        assert [r["learning_rate_multiplier"] for r in rows if r["rules"]] == [3.0, 3.0]
