@@ -72,9 +72,9 @@ class ClipNorm(GradientTransform):
     >>> for per in ("weight", "rule"):
     ...     clip = fg.gradients.ClipNorm(1.0, per=per)
     ...     clipped = clip(gradients, [None, None])
-    ...     print([keras.ops.convert_to_numpy(gradient).round(2).tolist() for gradient in clipped])
-    [[1.0, 0.0], [1.0]]
-    [[0.6, 0.0], [0.8]]
+    ...     print([keras.ops.convert_to_numpy(gradient).round(2) for gradient in clipped])
+    [array([1., 0.]...), array([1.]...)]
+    [array([0.6, 0. ]...), array([0.8]...)]
 
     References:
         Razvan Pascanu, Tomas Mikolov, Yoshua Bengio, On the difficulty of training recurrent
