@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -89,9 +90,9 @@ def layer_decay(
                 members[0] if len(members) == 1 else members,
                 learning_rate_multiplier=multiplier,
             )
-            key = _block_keys([getattr(members[-1], "name", "")])[0]
-            if key is not None and len(members) > 1:
-                rule.name = f"{key[0]}{key[1]}"
+            block = _BLOCK.match(getattr(members[-1], "name", ""))
+            if block is not None and len(members) > 1:
+                rule.name = block[0]
             rules.append(rule)
     return rules
 
@@ -143,10 +144,13 @@ def _block_keys(names: Sequence[str]) -> list[tuple[str, int] | None]:
     keys = [None if match is None else (match[1], int(match[2])) for match in found]
     families = {key[0] for key in keys if key is not None}
     # Keras calls the first of several `name`, the second `name_1`.
-    return [
+    keys = [
         (f"{name}_", 0) if key is None and f"{name}_" in families else key
         for name, key in zip(names, keys, strict=True)
     ]
+    # A single one is no row of blocks.
+    blocks = Counter(family for family, _ in {key for key in keys if key is not None})
+    return [None if key is None or blocks[key[0]] < 2 else key for key in keys]
 
 
 def _parts(model: keras.Model) -> Iterator[Any]:

@@ -217,7 +217,7 @@ class TestPrinting:
         assert text.count("×99") == 2
         assert re.search(r"×99 +396 +1 +0\.5 +0\.004 +–", text)
         assert re.search(r"×99 +198 +2 +1 +0\.004 +bias", text)
-        assert "200 weights, 600 parameters in all, 0 weights held" in text
+        assert "200 weights, 600 parameters in all, 0 held" in text
         assert len(text.splitlines()) < 40
         assert "layer_50_" not in text
 

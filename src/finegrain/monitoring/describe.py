@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
+from string import ascii_lowercase
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -87,8 +89,8 @@ class Description:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         folded = len(self.reports) > self.fold_above
         groups = self.groups() if folded else [[report] for report in self.reports]
-        kinds = len({report.optimizer for report in self.reports}) > 1
-        transforms = any(report.gradient for report in self.reports)
+        usual = Counter(report.optimizer for report in self.reports).most_common(1)[0][0]
+        gradients = list(dict.fromkeys(r.gradient for r in self.reports if r.gradient))
         names = list(dict.fromkeys(name for report in self.reports for name in report.rules))
         inline = all(len(", ".join(report.rules)) <= 24 for report in self.reports)
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -97,10 +99,8 @@ class Description:
         table.add_column("rate ×", justify="right", no_wrap=True)
         table.add_column("rate", justify="right", no_wrap=True)
         table.add_column("decay", justify="right", no_wrap=True)
-        if kinds:
-            table.add_column("optimizer", overflow="fold")
-        if transforms:
-            table.add_column("gradient", overflow="fold")
+        if gradients:
+            table.add_column("gradient", justify="center")
         table.add_column("rules", overflow="fold")
         for group in groups:
             first = group[0]
@@ -112,10 +112,11 @@ class Description:
                 f"{first.effective_learning_rate:.3g}" if first.trainable else "held",
                 f"{first.weight_decay:.3g}" if first.weight_decay else "–",
             ]
-            if kinds:
-                row.append(Text(first.optimizer))
-            if transforms:
-                row.append(Text(", ".join(map(_kind, first.gradient)) or "–"))
+            if first.optimizer != usual:
+                row[3] = f"{row[3]} {first.optimizer}"
+            if gradients:
+                place = gradients.index(first.gradient) if first.gradient else None
+                row.append("–" if place is None else ascii_lowercase[place % 26])
             shown = first.rules if inline else [str(1 + names.index(n)) for n in first.rules]
             row.append(Text(", ".join(shown) or "–"))
             table.add_row(*row)
@@ -123,6 +124,12 @@ class Description:
         if not inline:
             # Long names, once each.
             yield from (Text(f"rule {i}: {_short(name)}") for i, name in enumerate(names, 1))
+        # With all their arguments, once each.
+        yield from (
+            Text(f"gradient {ascii_lowercase[i % 26]}: {', '.join(gradient)}")
+            for i, gradient in enumerate(gradients)
+        )
+        if gradients or not inline:
             yield ""
         if not folded:
             yield from map(_total, self.groups())
@@ -130,7 +137,7 @@ class Description:
         held = [report for report in self.reports if not report.trainable]
         yield (
             f"{_weights(len(self.reports))}, {parameters:,} parameters in all, "
-            f"{_weights(len(held))} held"
+            f"{len(held)} held; {usual} where no other is named"
         )
 
     def __str__(self) -> str:
@@ -167,12 +174,6 @@ def _together(paths: Sequence[str]) -> str:
         return f"…/{parts[0][-1]} {count}"
     first, last = parts[0][0], parts[-1][0]
     return f"{first} … {last} {count}"
-
-
-def _kind(label: str) -> str:
-    """`ClipNorm` of `ClipNorm(max_norm=1.0)`, `halve` of `Function(halve)`."""
-    kind, _, arguments = label.partition("(")
-    return arguments.rstrip(")") if kind == "Function" else kind
 
 
 def _short(name: str, width: int = 70) -> str:
