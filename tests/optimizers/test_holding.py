@@ -26,7 +26,10 @@ from optimizers.contract import (
 
 BACKEND = keras.backend.backend()
 
-every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+# Compiling each optimizer takes JAX and TensorFlow minutes: there those stand for all that have
+# other slots, other step state, or divide by the rate.
+TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "ftrl", "muon", "schedule_free_adamw"]
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS if BACKEND == "torch" else TRIED)
 
 
 def never(step):
