@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from finegrain.rules import Rule, checked_number
+from finegrain.checks import checked_number
+from finegrain.rules import Rule
 
 # A layer of a numbered block: `transformer_layer_3`, `block2_conv1`, `conv3_block1_2_bn`.
 _BLOCK = re.compile(r"(.*?(?:block|layer|stage|encoder|decoder|stack)s?_?)(\d+)(?!\d)")

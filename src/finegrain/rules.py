@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from finegrain.checks import checked_number
 from finegrain.gradients.function import as_transforms
 from finegrain.gradients.transform import GradientTransform
-from finegrain.numbers import finite
 from finegrain.selection import (
     Selector,
     checked_selectors,
@@ -200,21 +199,6 @@ class Rule:
         labels = [label(selector) for selector in self.selectors]
         what = repr(labels[0] if len(labels) == 1 else labels)
         return ", ".join([f"Rule({what}", *(f"{k}={v}" for k, v in self._named().items())]) + ")"
-
-
-def checked_number(argument: str, value: Any) -> float:
-    """`value` as a float, or an error that says what the argument may be."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(
-            f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
-        )
-    number = finite(value)
-    # These numbers live in float32.
-    if number is None or not 0 <= number <= float(np.finfo(np.float32).max):
-        raise ValueError(
-            f"`{argument}` should be a finite number >= 0. Received: {argument}={value!r}"
-        )
-    return number
 
 
 def checked_rate(argument: str, value: Any) -> Any:

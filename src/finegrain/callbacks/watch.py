@@ -103,11 +103,10 @@ class Watch(keras.callbacks.Callback):
             strategy = getattr(model, "distribute_strategy", None)
             with nullcontext() if strategy is None else strategy.scope():
                 model.optimizer.build(model.trainable_variables)
-        compiled_without = optimizer._state.recorder is None
-        optimizer.record(self.every)
-        if compiled_without:
-            model.make_train_function(force=True)
         weights = optimizer._trainable_variables
+        step = int(ops.convert_to_numpy(optimizer.iterations))
+        if optimizer._state.watch(weights, self.every, step):
+            model.make_train_function(force=True)
         paths = [row.path for row in optimizer._reports(weights)]
         if self.paths and self.paths != paths:
             raise ValueError(
@@ -115,7 +114,7 @@ class Watch(keras.callbacks.Callback):
                 f"Received: a model with the weights {paths[:5]}, records of {self.paths[:5]}"
             )
         self.paths = paths
-        self.rules = optimizer.weights_of_rules()
+        self.rules = optimizer._state.weights_of_rules()
         self._micro_steps = int(ops.convert_to_numpy(optimizer._iterations.value))
         if self.log_dir is not None and self._writer is None:
             self._writer = _event_writer(self.log_dir)

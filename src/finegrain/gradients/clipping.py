@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from finegrain.checks import checked_positive
 from finegrain.gradients.norms import (
     checked_order,
     config_order,
@@ -16,7 +17,7 @@ from finegrain.gradients.norms import (
     scaled,
     unit_axes,
 )
-from finegrain.gradients.transform import GradientTransform, checked_positive, tensors
+from finegrain.gradients.transform import GradientTransform, tensors
 
 
 @keras.saving.register_keras_serializable(package="finegrain")

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.gradients.transform import GradientTransform, checked_positive, tensors
+from finegrain.checks import checked_positive
+from finegrain.gradients.transform import GradientTransform, tensors
 
 
 def _checked_seed(seed: Any) -> int | None:

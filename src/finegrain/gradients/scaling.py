@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from finegrain.checks import finite
 from finegrain.gradients.norms import checked_order, config_order, norm
 from finegrain.gradients.transform import GradientTransform, tensors
-from finegrain.numbers import finite
 
 
 @keras.saving.register_keras_serializable(package="finegrain")

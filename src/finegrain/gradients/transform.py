@@ -10,8 +10,6 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from finegrain.numbers import finite
-
 
 class GradientTransform(ABC):
     r"""Changes the gradients of the weights that its rule selects.
@@ -167,14 +165,3 @@ def transformed(
 def tensors(gradients: Sequence[Any]) -> list[Any]:
     """Gradients as tensors, whatever arrays they are."""
     return [ops.convert_to_tensor(gradient) for gradient in gradients]
-
-
-def checked_positive(argument: str, value: Any, *, zero: bool = False) -> float:
-    """`value` as a float, or an error that says what the argument may be."""
-    bound = ">= 0" if zero else "> 0"
-    number = finite(value)
-    if number is None or number < 0 or (number == 0 and not zero):
-        raise ValueError(
-            f"`{argument}` should be a finite number {bound}. Received: {argument}={value!r}"
-        )
-    return number

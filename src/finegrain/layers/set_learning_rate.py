@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.checks import finite
+
 Tensor = Any
 Function = Callable[[Any], Any]
 
@@ -340,8 +342,8 @@ def _checked_multiplier(multiplier: Any) -> float:
             "`multiplier` should be a number above 0, such as 10.0. "
             f"Received: multiplier={multiplier!r}"
         )
-    value = float(multiplier)
-    if not 0 < value < math.inf:
+    value = finite(multiplier)
+    if value is None or value <= 0:
         raise ValueError(
             "`multiplier` should be finite and above 0; to hold a layer where it is, set "
             f"`layer.trainable = False`. Received: multiplier={multiplier!r}"

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
-from string import ascii_lowercase
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,8 +24,9 @@ class WeightReport:
         shape: Its shape.
         parameters: How many numbers it holds.
         optimizer: Class name of the optimizer that moves it.
-        learning_rate_multiplier: Its multiplier now.
-        effective_learning_rate: Base learning rate now × multiplier.
+        learning_rate_multiplier: What its rate is multiplied by now; 0 where a rule holds it.
+        effective_learning_rate: The rate that it learns at now: that of its rule, of its rule's
+            optimizer, or the base rate, × multiplier.
         weight_decay: The optimizer's decoupled weight decay.
         gradient: The transforms of its gradient, in order, with their arguments.
         trainable: Whether it moves now; not if a rule holds it.
@@ -51,7 +51,7 @@ class WeightReport:
 
 
 class Description:
-    """A table of weights; neighbours that learn alike and share a layer fold when it is long.
+    """A table of weights; when it is long, those that learn alike fold into one line.
 
     Args:
         reports: One report a weight, in the model's order.
@@ -89,7 +89,8 @@ class Description:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         folded = len(self.reports) > self.fold_above
         groups = self.groups() if folded else [[report] for report in self.reports]
-        usual = Counter(report.optimizer for report in self.reports).most_common(1)[0][0]
+        kinds = Counter(report.optimizer for report in self.reports)
+        usual = max(kinds, key=lambda kind: kinds[kind], default="–")
         gradients = list(dict.fromkeys(r.gradient for r in self.reports if r.gradient))
         names = list(dict.fromkeys(name for report in self.reports for name in report.rules))
         inline = all(len(", ".join(report.rules)) <= 24 for report in self.reports)
@@ -116,9 +117,9 @@ class Description:
                 row[3] = f"{row[3]} {first.optimizer}"
             if gradients:
                 place = gradients.index(first.gradient) if first.gradient else None
-                row.append("–" if place is None else ascii_lowercase[place % 26])
+                row.append("–" if place is None else str(1 + place))
             shown = first.rules if inline else [str(1 + names.index(n)) for n in first.rules]
-            row.append(Text(", ".join(shown) or "–"))
+            row.append(Text(", ".join(dict.fromkeys(shown)) or "–"))
             table.add_row(*row)
         yield table
         if not inline:
@@ -126,8 +127,7 @@ class Description:
             yield from (Text(f"rule {i}: {_short(name)}") for i, name in enumerate(names, 1))
         # With all their arguments, once each.
         yield from (
-            Text(f"gradient {ascii_lowercase[i % 26]}: {', '.join(gradient)}")
-            for i, gradient in enumerate(gradients)
+            Text(f"gradient {i}: {', '.join(gradient)}") for i, gradient in enumerate(gradients, 1)
         )
         if gradients or not inline:
             yield ""

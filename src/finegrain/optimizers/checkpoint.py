@@ -77,12 +77,13 @@ def _kind(place: Place) -> tuple[str, list[int]]:
 
 def key(path: str) -> str:
     """A path as part of a name in a store; no two paths have the same."""
-    return path.replace("%", "%25").replace("|", "%7C").replace("/", "|")
+    # A slash opens a group in the file, and a colon parts a path from a slot.
+    return path.replace("%", "%25").replace("|", "%7C").replace(":", "%3A").replace("/", "|")
 
 
 def path_of(name: str) -> str:
     """The path of which `name` is the key."""
-    return name.replace("|", "/").replace("%7C", "|").replace("%25", "%")
+    return name.replace("|", "/").replace("%3A", ":").replace("%7C", "|").replace("%25", "%")
 
 
 def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:

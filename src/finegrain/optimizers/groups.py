@@ -10,7 +10,7 @@ from keras import ops
 
 from finegrain.gradients.transform import GradientTransform, transformed
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import count_one, run_if, unchanged_since, versions
+from finegrain.optimizers.conditional import count_one, run_if
 from finegrain.optimizers.nonfinite import Guard
 from finegrain.optimizers.recorder import Recorder
 from finegrain.optimizers.rulebook import Rulebook
@@ -21,32 +21,13 @@ from finegrain.rules import Outcome, select_weights
 class GroupLearningRate:
     """The learning rate of one group, at each step."""
 
-    def __init__(self, owner: Any, outcome: Outcome) -> None:
-        self.owner = owner
+    def __init__(self, book: Rulebook, outcome: Outcome) -> None:
+        self.book = book
         self.outcome = outcome
-        self.made_from: list[keras.Variable] | None = None
-        self.is_constant = False
-        self.seen: list[tuple[Any, int]] = []
-        self.rate: Any = None
 
     def __call__(self) -> Any:
         """A scalar tensor."""
-        owner = self.owner
-        book = owner._state.book
-        base = owner._learning_rate
-        if keras.backend.backend() != "torch" or not isinstance(base, keras.Variable):
-            return book.rate(self.outcome, owner._get_current_learning_rate)
-        # torch computes at each step anew what seldom changes: a few scalars per group add up.
-        if self.made_from is None:
-            self.made_from = book.numbers_of_rate(self.outcome) or []
-            self.is_constant = book.numbers_of_rate(self.outcome) is not None
-        if not self.is_constant:
-            return book.rate(self.outcome, owner._get_current_learning_rate)
-        variables = [base, *(self.made_from or [])]
-        if not unchanged_since(self.seen, variables):
-            self.seen = versions(variables)
-            self.rate = book.rate(self.outcome, owner._get_current_learning_rate)
-        return self.rate
+        return self.book.rate(self.outcome)
 
 
 class Group:
@@ -122,9 +103,9 @@ class State:
         # The model that XLA compiled a step of, on TensorFlow.
         self.model: Any = None
         # The weights of the last step, and their places by group.
-        self.parted: list[int] = []
-        self.parts: dict[int, list[int]] = {}
-        # Set while something watches the weights.
+        self._parted: list[int] = []
+        self._parts: list[list[int]] = []
+        # Set while something watches the weights, which sees the gradients as the loss gave them.
         self.recorder: Recorder | None = None
         self.raw_gradients: list[Any] = []
         # Set where steps with gradients that are not finite are dropped.
@@ -147,14 +128,14 @@ class State:
             result.append(Selected(selected, decays))
         return result
 
-    def part(self, variables: Sequence[keras.Variable], owner: Any) -> None:
+    def part(self, variables: Sequence[keras.Variable]) -> None:
         """Sorts `variables` into groups by what the rules say of them."""
         self.selection = self.select(variables)
         groups: dict[Any, Group] = {}
         for variable, selected in zip(variables, self.selection, strict=True):
             outcome = self.book.outcome(selected.rules)
             if outcome.group not in groups:
-                rate = GroupLearningRate(owner, outcome)
+                rate = GroupLearningRate(self.book, outcome)
                 template = self.book.template_of(outcome)
                 groups[outcome.group] = Group(outcome, template.make(rate, outcome.weight_decay))
             group = groups[outcome.group]
@@ -184,6 +165,18 @@ class State:
             self.counts = keras.Variable(
                 "zeros", shape=(len(self.groups),), dtype="int32", trainable=False, name="counts"
             )
+
+    def parts_of(self, variables: Sequence[Any]) -> list[list[int]]:
+        """For each group, the places of its weights among `variables`."""
+        weights = list(map(id, variables))
+        if weights != self._parted:
+            place_of = {id(group): place for place, group in enumerate(self.groups)}
+            self._parts = [[] for _ in self.groups]
+            for place, variable in enumerate(variables):
+                group = self.group_of[self.key(variable)]
+                self._parts[place_of[id(group)]].append(place)
+            self._parted = weights
+        return self._parts
 
     def group_variables(self) -> list[keras.Variable]:
         """The state of the groups' optimizers."""
@@ -219,3 +212,21 @@ class State:
             for place, result in zip(places, transformed(transform, own, members), strict=True):
                 gradients[place] = result
         return gradients
+
+    def watch(self, weights: Sequence[keras.Variable], every: int, step: int) -> bool:
+        """Has every so many steps recorded: whether a compiled step has to be compiled anew."""
+        if self.recorder is not None:
+            self.recorder.set_interval(every, step)
+            return False
+        self.recorder = Recorder(weights, every, step)
+        return True
+
+    def weights_of_rules(self) -> dict[str, list[int]]:
+        """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
+        members: dict[str, list[int]] = {live.key: [] for live in self.book.rules}
+        for index, selected in enumerate(self.selection):
+            for rule in selected.rules:
+                members[self.book.rules[rule].key].append(index)
+            if not selected.rules:
+                members.setdefault("no rule", []).append(index)
+        return members

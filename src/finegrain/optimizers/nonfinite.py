@@ -12,6 +12,7 @@ from keras import ops
 
 from finegrain.optimizers.conditional import (
     anywhere,
+    both,
     is_traced,
     model_in_training,
     run_if,
@@ -77,7 +78,7 @@ class Guard:
         step: Callable[[list[Any], list[keras.Variable]], None],
         gradients: list[Any],
         weights: list[keras.Variable],
-        flags: Sequence[Any],
+        counted: Sequence[Any],
         variables: Sequence[keras.Variable],
         owner: keras.optimizers.Optimizer,
     ) -> None:
@@ -87,7 +88,8 @@ class Guard:
             step: The step.
             gradients: Its gradients.
             weights: Their weights.
-            flags: For each of all weights, a scalar: whether its gradient is not finite.
+            counted: For each of them, whether its gradient counts: `None` for always, a bool or a
+                scalar tensor.
             variables: All that the step assigns to, but for the guard's own.
             owner: The optimizer.
         """
@@ -95,6 +97,10 @@ class Guard:
             # Keras forgets what a step on JAX assigned when it raises.
             self._reported = min(self._reported, host_int(self.skipped))
             self._reported_counts = np.minimum(self._reported_counts, self._host_counts())
+        flags: list[Any] = [False] * len(self.weights)
+        for gradient, weight, counts in zip(gradients, weights, counted, strict=False):
+            if gradient is not None and counts is not False:
+                flags[owner._get_variable_index(weight)] = both(counts, _nonfinite(gradient))
         bad = anywhere(ops.stack([ops.cast(flag, "bool") for flag in flags]))
         dropped = ops.any(bad)
         self.counts.assign_add(ops.cast(bad, "int32"))
@@ -180,7 +186,7 @@ class Guard:
         return report
 
 
-def nonfinite(gradient: Any) -> Any:
+def _nonfinite(gradient: Any) -> Any:
     """Whether any number of the gradient is NaN or infinite: a scalar boolean tensor."""
     values = gradient.values if is_sparse(gradient) else gradient
     return ops.logical_not(ops.all(ops.isfinite(values)))

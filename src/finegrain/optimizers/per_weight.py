@@ -11,21 +11,20 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.checks import checked_number
 from finegrain.monitoring.describe import Description, WeightReport
-from finegrain.optimizers import checkpoint
+from finegrain.optimizers import persistence
 from finegrain.optimizers.conditional import (
     compiles_to_one_program,
     is_traced,
     model_in_training,
 )
 from finegrain.optimizers.groups import State
-from finegrain.optimizers.nonfinite import Guard, check_policy, host_int, nonfinite
-from finegrain.optimizers.persistence import load_numbers, named_state, rule_config, save_numbers
-from finegrain.optimizers.recorder import Recorder
+from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.rulebook import Rulebook
 from finegrain.optimizers.sparse import on_values
-from finegrain.rules import Rule, checked_number
+from finegrain.rules import Rule
 from finegrain.template import Template
 
 
@@ -90,6 +89,10 @@ class PerWeight(keras.optimizers.Optimizer):
         `train_on_batch`, ask with `raise_if_nonfinite()`. In a compiled loop of your own the step
         itself fails, with the backend's error (under XLA on TensorFlow, ask).
 
+        Equality to the last bit is that of the arithmetic. In TensorFlow's graphs without XLA the
+        graph optimizer may put it into another order where there are several groups (seen with
+        Adagrad: 6e-8).
+
         A rule whose multiplier is 1 is compiled by XLA as if it could not be held, which keeps the
         step equal to the wrapped optimizer's to the last bit. Set to 0 while training goes on, it
         costs one compilation; rules that say `trainable`, or began with another number, do not.
@@ -125,7 +128,8 @@ class PerWeight(keras.optimizers.Optimizer):
         )
         self.nonfinite = nonfinite
         self._state = State(
-            Rulebook(template, rules, self._add_numbers, self._current_step), self._var_key
+            Rulebook(template, rules, self._add_numbers, self._current_step, self._base_rate),
+            self._var_key,
         )
 
     def _add_numbers(self, values: list[float]) -> keras.Variable:
@@ -137,13 +141,16 @@ class PerWeight(keras.optimizers.Optimizer):
     def _current_step(self) -> Any:
         return ops.convert_to_tensor(self._iterations)
 
+    def _base_rate(self) -> Any:
+        return self._get_current_learning_rate()
+
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Sorts `variables` into groups by the rules and creates their state."""
         if self.built:
             return
         variables = list(variables)
         state = self._state
-        state.part(variables, self)
+        state.part(variables)
         super().build(variables)
         state.build_groups()
         state.signature = [_signature("int32")]
@@ -181,48 +188,52 @@ class PerWeight(keras.optimizers.Optimizer):
         if weights is not None and not self.built:
             self.build(weights)
         self._take_notice_of_the_compiler(grads)
+        self._state.book.begin_step()
         if self._state.guard is None:
             self._step(list(grads), weights)
             return
         members = self._trainable_variables if weights is None else weights
-        flags: list[Any] = [False] * len(self._trainable_variables)
-        for gradient, weight in zip(grads, members, strict=False):
-            moves = self._moves(weight)
-            if gradient is None or moves is False or self._overwrite_variable_with_gradient(weight):
-                continue
-            flag = nonfinite(gradient)
-            flag = flag if moves is None or moves is True else ops.logical_and(flag, moves)
-            flags[self._get_variable_index(weight)] = flag
+        counted = [
+            False if self._overwrite_variable_with_gradient(weight) else self._moves(weight)
+            for weight in members
+        ]
         everything = [*self._trainable_variables, *self.variables]
-        self._state.guard.run(self._step, list(grads), list(members), flags, everything, self)
+        self._state.guard.run(self._step, list(grads), list(members), counted, everything, self)
 
     def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
-        # Keras applies constraints to all weights, also to those that do not move, and averages.
-        averaged = self.use_ema and self.ema_overwrite_frequency
-        touched = [w for w in self._trainable_variables if averaged or w.constraint is not None]
-        averages = list(zip(*self._averages(), strict=True))
-        held = []
-        for variable, weight in [*((weight, None) for weight in touched), *averages]:
-            moves = self._moves(variable if weight is None else weight)
-            if moves is not None:
-                before = ops.copy(ops.convert_to_tensor(variable))
-                held.append((variable, moves, before, weight))
+        held = self._what_to_hold()
         super().apply(grads, weights)
-        if not any(map(is_traced, grads)):
+        if self._state.counts is not None and not any(map(is_traced, grads)):
             self._state.hand_out_counts()
-        for variable, moves, before, weight in held:
-            if weight is not None:
-                # Rounding would let the average of a weight that stays walk away from it.
-                moves = ops.logical_or(moves, ops.not_equal(before, ops.convert_to_tensor(weight)))
-            variable.assign(ops.where(moves, ops.convert_to_tensor(variable), before))
+        for variable, stays, before in held:
+            variable.assign(ops.where(stays, before, ops.convert_to_tensor(variable)))
 
-    def _averages(self) -> tuple[list[keras.Variable], list[keras.Variable]]:
-        """The moving averages, and their weights."""
-        if not self.use_ema or not self.built:
-            return [], []
-        averages = zip(self._model_variables_moving_average, self._trainable_variables, strict=True)
-        pairs = [(average, weight) for average, weight in averages if average is not None]
-        return [average for average, _ in pairs], [weight for _, weight in pairs]
+    def _what_to_hold(self) -> list[tuple[keras.Variable, Any, Any]]:
+        """(variable, whether it stays, its value) of all that Keras would move beside the step.
+
+        Keras applies constraints to all weights, also to those that do not move, and averages
+        them all, in which rounding would let the average of a weight that stays walk away.
+        """
+        weights = self._trainable_variables
+        if not self.built or not (self.use_ema or any(w.constraint is not None for w in weights)):
+            return []
+        averages = self._model_variables_moving_average if self.use_ema else []
+        overwritten = bool(averages and self.ema_overwrite_frequency)
+        held = []
+        for place, weight in enumerate(weights):
+            average = averages[place] if averages else None
+            touched = overwritten or weight.constraint is not None
+            moves = self._moves(weight) if touched or average is not None else None
+            if moves is None:
+                continue
+            stays = ops.logical_not(moves)
+            value = ops.copy(ops.convert_to_tensor(weight))
+            if touched:
+                held.append((weight, stays, value))
+            if average is not None:
+                before = ops.copy(ops.convert_to_tensor(average))
+                held.append((average, ops.logical_and(stays, before == value), before))
+        return held
 
     def _moves(self, weight: keras.Variable) -> Any:
         """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
@@ -267,7 +278,8 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
-        self._state.raw_gradients = list(grads)
+        if self._state.recorder is not None:
+            self._state.raw_gradients = list(grads)
         grads = self._state.transform(list(grads))
         if self.global_clipnorm:
             grads = self._without_held(grads)
@@ -289,15 +301,10 @@ class PerWeight(keras.optimizers.Optimizer):
         # By now the gradients are clipped, too, over all weights together.
         state = self._state
         variables = list(trainable_variables)
-        if list(map(id, variables)) != state.parted:
-            state.parted = list(map(id, variables))
-            state.parts = {id(group): [] for group in state.groups}
-            for place, variable in enumerate(variables):
-                state.parts[id(state.group_of[self._var_key(variable)])].append(place)
+        parts = state.parts_of(variables)
         before = None if state.recorder is None else state.recorder.before()
         state.hand_out_counts()
-        for group in state.groups:
-            places = state.parts[id(group)]
+        for group, places in zip(state.groups, parts, strict=True):
             group.update(
                 state.book.moves(group.outcome),
                 [grads[place] for place in places],
@@ -307,14 +314,15 @@ class PerWeight(keras.optimizers.Optimizer):
         if state.recorder is not None:
             step = ops.convert_to_tensor(self.iterations)
             state.recorder.record(step, state.raw_gradients, state.stepping, before)
-        state.raw_gradients = []
+            state.raw_gradients = []
 
     def set_multiplier(self, rule: str, value: float) -> None:
         """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
 
-        Nothing is compiled again. In a callback under `fit`, reach the optimizer as
-        `self.model.optimizer`. A rule that says `trainable` only is released by a value > 0,
-        which multiplies its weights' rate, and held again by 0.
+        Nothing is compiled again, but for one case: a multiplier that began as 1 and is set to 0
+        for the first time (see the notes of the class). In a callback under `fit`, reach the
+        optimizer as `self.model.optimizer`. A rule that says `trainable` only is released by a
+        value > 0, which multiplies its weights' rate, and held again by 0.
 
         Args:
             rule: The rule's name, or the regular expression that it selects by.
@@ -358,48 +366,6 @@ class PerWeight(keras.optimizers.Optimizer):
             raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
         self._state.book.set_number("trainable", rule, float(value))
         self._notice_held_rules()
-
-    def record(self, every: int | None) -> Recorder | None:
-        """Has steps record norms of gradients, updates and weights; `callbacks.Watch` reads them.
-
-        Args:
-            every: Record the first of so many real steps each; `None` to stop.
-
-        Returns:
-            What holds the norms, or `None`. Where there was none before, a compiled step has to be
-            compiled anew: `model.make_train_function(force=True)`.
-
-        Raises:
-            ValueError: if the optimizer is not built yet, or `every` is no integer > 0.
-        """
-        state = self._state
-        if every is None:
-            state.recorder = None
-            return None
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"`every` should be an integer > 0. Received: every={every!r}")
-        if not self.built:
-            raise ValueError(
-                "`record` needs a built optimizer: call `optimizer.build(model."
-                f"trainable_variables)` first. Received: every={every!r}"
-            )
-        step = int(ops.convert_to_numpy(self.iterations))
-        if state.recorder is None:
-            state.recorder = Recorder(self._trainable_variables, every, step)
-        else:
-            state.recorder.set_interval(every, step)
-        return state.recorder
-
-    def weights_of_rules(self) -> dict[str, list[int]]:
-        """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
-        state = self._state
-        members: dict[str, list[int]] = {live.key: [] for live in state.book.rules}
-        for index, selected in enumerate(state.selection):
-            for rule in selected.rules:
-                members[state.book.rules[rule].key].append(index)
-            if not selected.rules:
-                members.setdefault("no rule", []).append(index)
-        return members
 
     def effective_learning_rates(self) -> list[float]:
         """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
@@ -464,9 +430,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
-        self._state.hand_out_counts()
-        checkpoint.save(store, named_state(self), self._trainable_variables)
-        save_numbers(self, store)
+        persistence.save(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the state of each weight from `store`, whatever the rules it was written under.
@@ -482,25 +446,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        filled = checkpoint.load(store, named_state(self), self._trainable_variables)
-        self._state.collect_counts()
-        load_numbers(self, store)
+        persistence.load(self, store)
         self._notice_held_rules()
-        if self._state.guard is not None:
-            self._state.guard.forget()
-        optional = {"skipped_steps"}
-        names = set(store.keys())
-        if "iterations" in names and not any(name.endswith(":place") for name in names):
-            return  # saved before there was anything to save
-        missing = [name for name, found in filled.items() if not found and name not in optional]
-        if missing:
-            warnings.warn(
-                f"The saved state lacks {len(missing)} of {len(filled)} variables of optimizer "
-                f"{self.name!r}; they keep their values: {missing[:5]}"
-                f"{' and more' if len(missing) > 5 else ''}. The file may come from another "
-                "model or another optimizer.",
-                stacklevel=2,
-            )
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
@@ -525,20 +472,11 @@ class PerWeight(keras.optimizers.Optimizer):
         changes["learning_rate"] = shared["learning_rate"]
         return {
             "optimizer": template.serialize(**changes),
-            "rules": [rule_config(self, index) for index in range(len(self._state.book.rules))],
+            "rules": persistence.rule_configs(self),
             "nonfinite": self.nonfinite,
             "name": self.name,
-            "selection": self._selection(),
+            "selection": persistence.selection(self),
         }
-
-    def _selection(self) -> list[tuple[str, list[int], list[int], bool]]:
-        if not self.built:
-            return self._state.saved_selection
-        places = checkpoint.places(self._trainable_variables)
-        return [
-            (path, shape, list(selected.rules), selected.decays)
-            for (path, shape), selected in zip(places, self._state.selection, strict=True)
-        ]
 
     @classmethod
     def from_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,25 +47,60 @@ def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
                 yield f"{name_of[optimizer._var_key(weight)]}:{prefix}:{name}", variable
 
 
-def save_numbers(optimizer: Any, store: Any) -> None:
-    """Writes the rules' numbers: each as it was configured, and as it is now."""
+def save(optimizer: Any, store: Any) -> None:
+    """Writes the state, and the rules' numbers: each as it was configured, and as it is now."""
+    optimizer._state.hand_out_counts()
+    checkpoint.save(store, named_state(optimizer), optimizer._trainable_variables)
     for live, number in optimizer._state.book.numbers():
         store[_name(live, number)] = np.array([number.configured, number.read()], "float32")
 
 
-def load_numbers(optimizer: Any, store: Any) -> None:
-    """Restores the numbers of the rules that still say what they said when the file was written."""
+def load(optimizer: Any, store: Any) -> None:
+    """Reads what `save` wrote, and warns of what it did not find."""
+    state = optimizer._state
+    filled = checkpoint.load(store, named_state(optimizer), optimizer._trainable_variables)
+    state.collect_counts()
     names = set(store.keys())
-    for live, number in optimizer._state.book.numbers():
+    for live, number in state.book.numbers():
         if _name(live, number) in names:
             configured, current = np.asarray(store[_name(live, number)])
             # A loaded model's config has the current number, as far as it can hold it.
             if np.float32(number.configured) in (configured, number.in_config(current)):
                 number.assign(float(current))
+    if state.guard is not None:
+        state.guard.forget()
+    if "iterations" in names and not any(name.endswith(":place") for name in names):
+        return  # saved before there was anything to save
+    optional = {"skipped_steps"}
+    missing = [name for name, found in filled.items() if not found and name not in optional]
+    if missing:
+        warnings.warn(
+            f"The saved state lacks {len(missing)} of {len(filled)} variables of optimizer "
+            f"{optimizer.name!r}; they keep their values: {missing[:5]}"
+            f"{' and more' if len(missing) > 5 else ''}. The file may come from another "
+            "model or another optimizer.",
+            stacklevel=3,
+        )
 
 
-def rule_config(optimizer: Any, index: int) -> dict[str, Any]:
-    """The config of a rule at work, with its numbers as they are now."""
+def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
+    """Which rules select which weight, and which weights decay, for the config."""
+    state = optimizer._state
+    if not optimizer.built:
+        return state.saved_selection
+    places = checkpoint.places(optimizer._trainable_variables)
+    return [
+        (path, shape, list(selected.rules), selected.decays)
+        for (path, shape), selected in zip(places, state.selection, strict=True)
+    ]
+
+
+def rule_configs(optimizer: Any) -> list[dict[str, Any]]:
+    """The configs of the rules, with their numbers as they are now."""
+    return [_rule_config(optimizer, index) for index in range(len(optimizer._state.book.rules))]
+
+
+def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
     live = optimizer._state.book.rules[index]
     rule = live.rule
     if optimizer.built:

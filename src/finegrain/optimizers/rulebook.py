@@ -14,40 +14,47 @@ from finegrain.rules import Outcome, Rule, outcome_of
 from finegrain.template import Template
 
 
+class Numbers:
+    """The numbers of all rules, in one variable: to a compiled program, each variable is work."""
+
+    def __init__(self) -> None:
+        self.configured: list[float] = []
+        self.variable: Any = None
+
+    def add(self, property_name: str, configured: float) -> Number:
+        """One more, before the variable is made."""
+        self.configured.append(configured)
+        return Number(self, len(self.configured) - 1, property_name, configured)
+
+
 class Number:
     """A number of a rule that may change while training goes on."""
 
-    def __init__(self, property_name: str, configured: float) -> None:
+    def __init__(self, numbers: Numbers, place: int, property_name: str, configured: float) -> None:
+        self.numbers = numbers
+        self.place = place
         self.property_name = property_name
         self.configured = configured
-        # All rules' numbers are in one variable: to a compiled program, each variable is work.
-        self.held_in: NumberStore | None = None
-        self.place = 0
-
-    @property
-    def store(self) -> NumberStore:
-        """Where the number is."""
-        if self.held_in is None:
-            raise RuntimeError("A rule's number is read before its optimizer is made.")
-        return self.held_in
 
     def tensor(self) -> Any:
         """The number now, as a scalar tensor."""
-        return self.store.tensor()[self.place]
+        # As a tensor: an optimizer would track a variable among its attributes as its own.
+        return ops.convert_to_tensor(self.numbers.variable)[self.place]
 
-    def positive(self) -> Any:
-        """Whether it is > 0 now: a bool or a scalar tensor."""
-        return self.store.positive(self.place)
+    def read(self) -> float:
+        """What it is now; not inside a compiled step."""
+        return float(ops.convert_to_numpy(self.numbers.variable.value)[self.place])
 
     def assign(self, value: float) -> None:
         """Sets it; not inside a compiled step."""
-        values = np.array(ops.convert_to_numpy(self.store.variable.value))
+        values = np.array(ops.convert_to_numpy(self.numbers.variable.value))
         values[self.place] = value
-        self.store.variable.assign(values)
+        self.numbers.variable.assign(values)
 
-    def read(self) -> float:
-        """What it is now."""
-        return float(ops.convert_to_numpy(self.store.variable.value)[self.place])
+    def current(self) -> float:
+        """The rule's own number (0.1, not its float32), where it has not been changed."""
+        value = self.read()
+        return self.configured if value == np.float32(self.configured) else value
 
     def in_config(self, value: float) -> float:
         """What a config can hold of `value`."""
@@ -58,42 +65,6 @@ class Number:
         """Whether a step has to ask if the number is 0: not if it began as 1, the neutral one."""
         return self.configured != 1.0 or self.property_name == "trainable"
 
-    def current(self) -> float:
-        """The rule's own number (0.1, not its float32), where it has not been changed."""
-        value = self.read()
-        return self.configured if value == np.float32(self.configured) else value
-
-
-class NumberStore:
-    """The variable that holds the numbers of all rules.
-
-    Args:
-        variable: Of shape (numbers,).
-    """
-
-    def __init__(self, variable: keras.Variable) -> None:
-        self.variable = variable
-        self._seen: list[tuple[Any, int]] = []
-        self._answers: list[bool] = []
-
-    def tensor(self) -> Any:
-        """The numbers now."""
-        # As a tensor: an optimizer would track a variable among its attributes as its own.
-        return ops.convert_to_tensor(self.variable)
-
-    def positive(self, place: int) -> Any:
-        """Whether a number is > 0.
-
-        On torch the answer is a bool, and the device is asked only after the variable has
-        changed, since waiting for an accelerator at each step would cost more than the step.
-        """
-        if keras.backend.backend() != "torch":
-            return self.tensor()[place] > 0
-        if not unchanged_since(self._seen, [self.variable]):
-            self._seen = versions([self.variable])
-            self._answers = [bool(value > 0) for value in ops.convert_to_numpy(self.variable.value)]
-        return self._answers[place]
-
 
 class LiveRule:
     """A rule at work: its numbers as variables, its schedules at the present step.
@@ -102,9 +73,10 @@ class LiveRule:
         rule: The rule.
         key: Its name, unique among the rules.
         step: Gives the present step.
+        numbers: Where to keep its numbers.
     """
 
-    def __init__(self, rule: Rule, key: str, step: Callable[[], Any]) -> None:
+    def __init__(self, rule: Rule, key: str, step: Callable[[], Any], numbers: Numbers) -> None:
         self.rule = rule
         self.key = key
         self._step = step
@@ -116,7 +88,9 @@ class LiveRule:
             "trainable": None if rule.trainable is None else float(rule.trainable),
         }
         self.numbers = {
-            name: Number(name, value) for name, value in given.items() if isinstance(value, float)
+            name: numbers.add(name, value)
+            for name, value in given.items()
+            if isinstance(value, float)
         }
 
     @property
@@ -143,10 +117,6 @@ class LiveRule:
         """Whether a step has to ask if the property is 0."""
         return name not in self.numbers or self.numbers[name].may_hold
 
-    def is_positive(self, name: str) -> Any:
-        """Whether the property is > 0 now: a bool or a scalar tensor."""
-        return self.numbers[name].positive() if name in self.numbers else self.value(name) > 0
-
 
 class Rulebook:
     """All rules at work, and what they come to for a weight.
@@ -156,6 +126,7 @@ class Rulebook:
         rules: The rules, in order.
         add_variable: Makes a variable of these values.
         step: Gives the present step.
+        base_rate: Gives the base learning rate: a variable, or its value at this step.
     """
 
     def __init__(
@@ -164,22 +135,26 @@ class Rulebook:
         rules: Any,
         add_variable: Callable[[list[float]], keras.Variable],
         step: Callable[[], Any],
+        base_rate: Callable[[], Any],
     ) -> None:
         self.template = template
+        self.base_rate = base_rate
         checked = checked_rules(rules)
+        self._numbers = Numbers()
         self.rules = [
-            LiveRule(rule, key, step) for rule, key in zip(checked, live_keys(checked), strict=True)
+            LiveRule(rule, key, step, self._numbers)
+            for rule, key in zip(checked, live_keys(checked), strict=True)
         ]
-        numbers = [number for _, number in self.numbers()]
-        if numbers:
-            store = NumberStore(add_variable([number.configured for number in numbers]))
-            for place, number in enumerate(numbers):
-                number.held_in, number.place = store, place
+        if self._numbers.configured:
+            self._numbers.variable = add_variable(self._numbers.configured)
         # The outcomes of the weights that the optimizer was built with.
         self.outcomes: list[Outcome] = []
         # Whether also rules of multiplier 1 may hold their weights, in this step and in all.
         self.every_rule_may_hold = True
         self.may_hold_all = False
+        # What torch, which runs Python at each step, need not compute again; and from what.
+        self._memo: dict[tuple[str, Any], Any] = {}
+        self._made_from: list[tuple[Any, int]] = []
 
     def outcome(self, selected: Sequence[int]) -> Outcome:
         """What the rules of these indices say together."""
@@ -191,33 +166,50 @@ class Rulebook:
             return self.template
         return self.rules[outcome.optimizer].rule.template  # type: ignore[return-value]
 
-    def rate(self, outcome: Outcome, base: Callable[[], Any]) -> Any:
-        """The learning rate of weights of this outcome, as a scalar tensor."""
-        deciding = None if outcome.rate is None else self.rules[outcome.rate]
-        if deciding is not None and deciding.rule.learning_rate is not None:
-            rate = deciding.value("learning_rate")
-        else:
-            own = outcome.optimizer
-            rate = ops.convert_to_tensor(base()) if own is None else self.rules[own].own_rate()
-            if deciding is not None:
-                rate = rate * ops.cast(deciding.value("learning_rate_multiplier"), rate.dtype)
-        if outcome.trainable is not None:
-            rate = rate * ops.cast(self.rules[outcome.trainable].value("trainable"), rate.dtype)
-        return rate
+    def begin_step(self) -> None:
+        """On torch, forgets what was computed for the last step if anything has changed since."""
+        if keras.backend.backend() == "torch":
+            variables = [
+                variable
+                for variable in (self.base_rate(), self._numbers.variable)
+                if isinstance(variable, keras.Variable)
+            ]
+            if not unchanged_since(self._made_from, variables):
+                self._made_from = versions(variables)
+                self._memo.clear()
 
-    def numbers_of_rate(self, outcome: Outcome) -> list[keras.Variable] | None:
-        """The variables that alone make up the rate beside the base rate; `None` for schedules."""
-        variables: list[keras.Variable] = []
-        for index, name in (
-            (outcome.rate, "learning_rate_multiplier"),
-            (outcome.trainable, "trainable"),
-        ):
-            if index is None:
-                continue
-            if name not in self.rules[index].numbers:
-                return None
-            variables = [self.rules[index].numbers[name].store.variable]
-        return None if outcome.optimizer is not None else variables
+    def _remembered(self, key: tuple[str, Any], constant: bool, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, on torch from the last step if it is made of constants alone."""
+        if keras.backend.backend() != "torch" or not constant:
+            return compute()
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    def rate(self, outcome: Outcome) -> Any:
+        """The learning rate of weights of this outcome, as a scalar tensor."""
+        own = None if outcome.optimizer is None else self.rules[outcome.optimizer]
+        deciding = None if outcome.rate is None else self.rules[outcome.rate]
+        switch = None if outcome.trainable is None else self.rules[outcome.trainable]
+        absolute = deciding is not None and deciding.rule.learning_rate is not None
+
+        def compute() -> Any:
+            if deciding is not None and absolute:
+                rate = deciding.value("learning_rate")
+            else:
+                rate = ops.convert_to_tensor(self.base_rate()) if own is None else own.own_rate()
+                if deciding is not None:
+                    rate = rate * ops.cast(deciding.value("learning_rate_multiplier"), rate.dtype)
+            if switch is not None:
+                rate = rate * ops.cast(switch.value("trainable"), rate.dtype)
+            return rate
+
+        rates = [deciding] if absolute else [own, deciding]
+        names = ["learning_rate"] if absolute else ["learning_rate", "learning_rate_multiplier"]
+        constant = all(
+            live is None or name in live.numbers for live, name in zip(rates, names, strict=True)
+        ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
+        return self._remembered(("rate", outcome.group), constant, compute)
 
     def moves(self, outcome: Outcome) -> Any:
         """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""
@@ -227,10 +219,26 @@ class Rulebook:
             absolute = deciding.rule.learning_rate is not None
             name = "learning_rate" if absolute else "learning_rate_multiplier"
             if deciding.may_hold(name) or self.every_rule_may_hold or self.may_hold_all:
-                condition = deciding.is_positive(name)
+                condition = self._is_positive(deciding, name)
         if outcome.trainable is not None:
-            condition = both(condition, self.rules[outcome.trainable].is_positive("trainable"))
+            condition = both(
+                condition, self._is_positive(self.rules[outcome.trainable], "trainable")
+            )
         return condition
+
+    def _is_positive(self, live: LiveRule, name: str) -> Any:
+        """Whether a property is > 0: a tensor; of a number on torch a bool.
+
+        torch's device is asked only after a number has changed, since waiting for an accelerator
+        at each step would cost more than the step.
+        """
+
+        def compute() -> Any:
+            positive = live.value(name) > 0
+            is_number = name in live.numbers
+            return bool(positive) if is_number and keras.backend.backend() == "torch" else positive
+
+        return self._remembered((name, live.key), name in live.numbers, compute)
 
     @property
     def held_unexpectedly(self) -> bool:

@@ -53,6 +53,6 @@ def with_gradients(
     extended.learning_rate = (
         learning_rate.value if isinstance(learning_rate, keras.Variable) else learning_rate
     )
-    for (_, new), (_, old) in zip(extended._state.book.numbers(), book.numbers(), strict=False):
+    for (_, new), (_, old) in zip(extended._state.book.numbers(), book.numbers(), strict=True):
         new.assign(old.read())
     return extended

@@ -12,10 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from finegrain.checks import checked_number
 from finegrain.layers.crf import CRF
 from finegrain.losses.crf import CRFNegativeLogLikelihood
 from finegrain.optimizers.per_weight import PerWeight
-from finegrain.rules import Rule, checked_number
+from finegrain.rules import Rule
 from finegrain.tagging.batches import Batches
 from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.encoders import Encoder, get_encoder
