@@ -183,3 +183,53 @@ def write_checkpoints(folder: str, names: Sequence[str]) -> None:
         model = push(compiled(fg.PerWeight(OPTIMIZERS[name](), groups(0.1, 2.0))))
         model.save(f"{folder}/{name}.keras")
         np.savez(f"{folder}/{name}.npz", *values(push(model).weights))
+
+
+def rule(weights: Any, multiplier: float = 1.0, name: str | None = None, **others: Any) -> fg.Rule:
+    """A rule with a multiplier."""
+    return fg.Rule(weights, learning_rate_multiplier=multiplier, name=name, **others)
+
+
+def variables(**arrays: Any) -> list[keras.Variable]:
+    """Weights of these names and values."""
+    return [keras.Variable(np.array(v, "float32"), name=name) for name, v in arrays.items()]
+
+
+def apply(
+    optimizer: keras.optimizers.Optimizer,
+    weights: Sequence[keras.Variable] | None,
+    gradients: Sequence[Any],
+) -> None:
+    """One step from gradients given as plain numbers."""
+    optimizer.apply(
+        [
+            g if g is None else keras.ops.convert_to_tensor(np.array(g, "float32"))
+            for g in gradients
+        ],
+        weights,
+    )
+
+
+def fit_ones(
+    model: keras.Model, epochs: int = 1, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> dict[str, list[float]]:
+    """The history of a `unit_slope_model` after one step per epoch."""
+    return model.fit(ONES, ONES, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
+
+
+def kernel_and_bias(model: keras.Model) -> list[float]:
+    """The two numbers of a `unit_slope_model`."""
+    return [float(v.reshape(())) for v in values(model.weights)]
+
+
+def two_towers() -> keras.Model:
+    """The sum of two linear layers, `body` and `head`, each of an input of its own.
+
+    With `mean_output` as loss the inputs' means are the gradients, whatever the outputs are.
+    """
+    inputs = [keras.Input((3,)), keras.Input((3,))]
+    body = keras.layers.Dense(1, use_bias=False, name="body")(inputs[0])
+    head = keras.layers.Dense(1, use_bias=False, name="head")(inputs[1])
+    model = keras.Model(inputs, keras.layers.Add()([body, head]))
+    fill(model)
+    return model

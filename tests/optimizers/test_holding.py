@@ -11,6 +11,7 @@ from optimizers.contract import (
     OPTIMIZERS,
     X,
     Y,
+    apply,
     assert_bit_equal,
     assert_moved,
     compiled,
@@ -20,8 +21,10 @@ from optimizers.contract import (
     random_gradients,
     state,
     train,
+    two_towers,
     unit_slope_model,
     values,
+    variables,
 )
 
 BACKEND = keras.backend.backend()
@@ -63,15 +66,6 @@ def held(name, way, **arguments):
     """`mlp()` with an optimizer that holds its head."""
     optimizer = fg.PerWeight(OPTIMIZERS[name](**arguments), [fg.Rule("head", **WAYS[way])])
     return compiled(optimizer)
-
-
-def apply(optimizer, weights, gradients):
-    """One step from gradients given as plain numbers."""
-    optimizer.apply([ops.convert_to_tensor(np.array(g, "float32")) for g in gradients], weights)
-
-
-def variables(**arrays):
-    return [keras.Variable(np.array(v, "float32"), name=name) for name, v in arrays.items()]
 
 
 def of_head(store):
@@ -237,7 +231,7 @@ class TestGradientsOfHeldWeights:
         """So it is in the compiled step, where only the program knows what is held."""
         results = []
         for head in (1.0, BAD[bad]):
-            model = two_towers(fg.PerWeight(OPTIMIZERS["sgd"](global_clipnorm=0.1), HOLD_HEAD))
+            model = towers(fg.PerWeight(OPTIMIZERS["sgd"](global_clipnorm=0.1), HOLD_HEAD))
             start = values(model.weights)
             model.fit([X, head * np.ones_like(X)], Y[:, :1], batch_size=4, shuffle=False, verbose=0)
             results.append(values(model.weights))
@@ -279,7 +273,7 @@ class TestGradientsOfHeldWeights:
     def test_are_not_checked_in_compiled_fit(self):
         """So it is in the compiled step; released in the middle, they are."""
         optimizer = fg.PerWeight(OPTIMIZERS["sgd"](), HOLD_HEAD, nonfinite="skip")
-        model = two_towers(optimizer)
+        model = towers(optimizer)
 
         class Release(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
@@ -340,16 +334,9 @@ class TestGradientsOfHeldWeights:
 HOLD_HEAD = [fg.Rule("head", trainable=False)]
 
 
-def two_towers(optimizer):
-    """The sum of two linear layers, `body` and `head`, each of an input of its own.
-
-    The mean output as loss makes the inputs' means the gradients, whatever the outputs are.
-    """
-    inputs = [keras.Input((3,)), keras.Input((3,))]
-    body = layers.Dense(1, use_bias=False, name="body")(inputs[0])
-    head = layers.Dense(1, use_bias=False, name="head")(inputs[1])
-    model = keras.Model(inputs, layers.Add()([body, head]))
-    fill(model)
+def towers(optimizer):
+    """Two towers, compiled."""
+    model = two_towers()
     model.compile(optimizer, mean_output, jit_compile=BACKEND != "torch")
     return model
 
@@ -653,7 +640,7 @@ class TestMultiplierOneSetToZero:
         optimizer = fg.PerWeight(
             OPTIMIZERS["sgd"](**arguments), [fg.Rule("head", learning_rate_multiplier=1.0)]
         )
-        model = two_towers(optimizer)
+        model = towers(optimizer)
         targets = np.ones((16, 1), "float32")
         model.fit([X, X], targets, batch_size=4, verbose=0)
         optimizer.set_multiplier("head", 0)

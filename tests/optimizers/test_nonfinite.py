@@ -5,22 +5,24 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops, optimizers
+from keras import ops, optimizers
 
 import finegrain as fg
 from optimizers.contract import (
     OPTIMIZERS,
     X,
     Y,
+    apply,
     assert_bit_equal,
     assert_moved,
-    fill,
     groups,
     mean_output,
     mlp,
     random_gradients,
     state,
+    two_towers,
     values,
+    variables,
 )
 
 BACKEND = keras.backend.backend()
@@ -46,17 +48,9 @@ def compiled(optimizer, mode, model=None, loss="mse"):
     return model
 
 
-def two_towers(optimizer, mode):
-    """The sum of two linear layers, `body` and `head`, each of an input of its own.
-
-    The mean output as loss makes the inputs' means the gradients, whatever the outputs are.
-    """
-    inputs = [keras.Input((3,)), keras.Input((3,))]
-    body = layers.Dense(1, use_bias=False, name="body")(inputs[0])
-    head = layers.Dense(1, use_bias=False, name="head")(inputs[1])
-    model = keras.Model(inputs, layers.Add()([body, head]))
-    fill(model)
-    return compiled(optimizer, mode, model, mean_output)
+def towers(optimizer, mode):
+    """Two towers, compiled."""
+    return compiled(optimizer, mode, two_towers(), mean_output)
 
 
 def fit(model, x, y=None, **arguments):
@@ -76,18 +70,6 @@ def with_a_bad_batch(bad):
     """(x, y) of five batches, of which the third has targets that are not finite."""
     y = np.concatenate([Y[:8], np.full((4, 2), bad, "float32"), Y[8:]])
     return np.concatenate([X[:8], X[:4], X[8:]]), y
-
-
-def apply(optimizer, weights, gradients):
-    """One step from gradients given as plain numbers."""
-    optimizer.apply(
-        [g if g is None else ops.convert_to_tensor(np.array(g, "float32")) for g in gradients],
-        weights,
-    )
-
-
-def variables(**arrays):
-    return [keras.Variable(np.array(v, "float32"), name=name) for name, v in arrays.items()]
 
 
 def assert_same_state(optimizer, other):
@@ -156,7 +138,7 @@ class TestSkip:
     @every_mode
     def test_names_the_weights_and_counts(self, mode):
         """Only what was not finite is named, with the number of steps."""
-        model = two_towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="skip"), mode)
+        model = towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="skip"), mode)
         assert model.optimizer.nonfinite_weights == {}
         start = values(model.weights)
         fit(model, [poisoned([0], np.inf), poisoned([0, 6, 15], np.nan)])
@@ -318,7 +300,7 @@ class TestPropagate:
     @every_mode_and_bad
     def test_reaches_the_weights(self, mode, bad):
         """As in Keras: what is not finite spreads, and nothing is counted."""
-        model = two_towers(fg.PerWeight(optimizers.SGD(0.1)), mode)
+        model = towers(fg.PerWeight(optimizers.SGD(0.1)), mode)
         fit(model, [X, poisoned([5], bad)])
         body, head = values(model.weights)
         assert np.isfinite(body).all()
@@ -334,7 +316,7 @@ LASTING = [pytest.param(mode) for mode in MODES]
 
 class TestRaise:
     def model(self, mode):
-        return two_towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="raise"), mode)
+        return towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="raise"), mode)
 
     @every_mode_and_bad
     def test_out_of_fit(self, mode, bad):

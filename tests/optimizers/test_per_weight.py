@@ -6,7 +6,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops, optimizers
+from keras import layers, optimizers
 
 import finegrain as fg
 from optimizers.contract import (
@@ -14,38 +14,27 @@ from optimizers.contract import (
     OPTIMIZERS,
     X,
     Y,
+    apply,
     assert_bit_equal,
     assert_moved,
     compiled,
     fill,
+    fit_ones,
     groups,
+    kernel_and_bias,
     mean_output,
     mlp,
     push,
     random_gradients,
+    rule,
     state,
     train,
     unit_slope_model,
     values,
+    variables,
 )
 
 BACKEND = keras.backend.backend()
-
-
-def rule(weights, multiplier=1.0, name=None):
-    return fg.Rule(weights, learning_rate_multiplier=multiplier, name=name)
-
-
-def apply(optimizer, variables, gradients):
-    """One step from gradients given as plain numbers."""
-    optimizer.apply(
-        [g if g is None else ops.convert_to_tensor(np.array(g, "float32")) for g in gradients],
-        variables,
-    )
-
-
-def variables(**arrays):
-    return [keras.Variable(np.array(v, "float32"), name=name) for name, v in arrays.items()]
 
 
 def unit_slope(optimizer, **arguments):
@@ -53,15 +42,6 @@ def unit_slope(optimizer, **arguments):
     model = unit_slope_model()
     model.compile(optimizer, mean_output, **arguments)
     return model
-
-
-def fit(model, epochs=1, callbacks=()):
-    """One step per epoch."""
-    return model.fit(ONES, ONES, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
-
-
-def kernel_and_bias(model):
-    return [float(v.reshape(())) for v in values(model.weights)]
 
 
 class TestMultipliers:
@@ -81,27 +61,27 @@ class TestMultipliers:
         model = unit_slope(
             fg.PerWeight(optimizers.SGD(0.5), [rule("head/bias", 8), rule("head", 2)])
         )
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-1, -1]
         model = unit_slope(
             fg.PerWeight(optimizers.SGD(0.5), [rule("head", 2), rule("head/bias", 8)])
         )
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-1, -4]
 
     def test_one_multiplier_may_stand_in_several_rules(self):
         """A list of expressions is one rule: any of them selects, and they change together."""
         optimizer = fg.PerWeight(optimizers.SGD(0.5), [rule(["kernel$", "bias$"], 2, name="all")])
         model = unit_slope(optimizer)
-        fit(model)
+        fit_ones(model)
         optimizer.set_multiplier("all", 4)
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-3, -3]
 
     def test_without_rules(self):
         """No rules: the optimizer itself."""
         model = unit_slope(fg.PerWeight("sgd"))
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [float(np.float32(-0.01))] * 2
 
     def test_weight_decay_follows_the_multiplier(self):
@@ -129,14 +109,14 @@ class TestMultipliers:
         """A schedule of the base rate counts the real steps and keeps the ratios."""
         schedule = optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.5, 0.25, 2.0])
         model = unit_slope(fg.PerWeight(optimizers.SGD(schedule), [rule("bias", 0.5)]))
-        fit(model, epochs=3)
+        fit_ones(model, epochs=3)
         assert kernel_and_bias(model) == [-2.75, -1.375]
 
     def test_callable_as_base_rate(self):
         """A function without arguments may give the base rate."""
         optimizer = fg.PerWeight(optimizers.SGD(_quarter), [rule("bias", 0.5)])
         model = unit_slope(optimizer)
-        fit(model, epochs=2)
+        fit_ones(model, epochs=2)
         assert kernel_and_bias(model) == [-0.5, -0.25]
 
 
@@ -157,7 +137,9 @@ class TestCallbacks:
         """It sets the base rate, so that the ratios stay: also under loss scaling."""
         keras.config.set_dtype_policy(policy)
         model = unit_slope(fg.PerWeight(optimizers.SGD(0.5), [rule("bias", 4)]))
-        history = fit(model, epochs=2, callbacks=[keras.callbacks.LearningRateScheduler(schedule)])
+        history = fit_ones(
+            model, epochs=2, callbacks=[keras.callbacks.LearningRateScheduler(schedule)]
+        )
         assert kernel_and_bias(model) == [-0.75, -3.0]
         assert history["learning_rate"] == [0.5, 0.25]
 
@@ -168,7 +150,7 @@ class TestCallbacks:
             "loss", factor=0.25, patience=1, min_delta=1e9, min_lr=0.125
         )
         # The rate falls after the second epoch and, to the floor, after the third.
-        fit(model, epochs=4, callbacks=[plateau])
+        fit_ones(model, epochs=4, callbacks=[plateau])
         assert kernel_and_bias(model) == [-(1 + 1 + 0.25 + 0.125), -4 * (1 + 1 + 0.25 + 0.125)]
 
     def test_set_multiplier_between_the_epochs_of_fit(self):
@@ -180,7 +162,7 @@ class TestCallbacks:
             def on_epoch_begin(self, epoch, logs=None):
                 self.model.optimizer.set_multiplier("bias", [1, 4, 0][epoch])
 
-        fit(model, epochs=3, callbacks=[Change()])
+        fit_ones(model, epochs=3, callbacks=[Change()])
         assert kernel_and_bias(model) == [-1.5, -2.5]
 
     @pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled on torch")
@@ -583,9 +565,9 @@ class TestErrors:
             optimizers.SGD(0.5), [rule("head", 2), fg.Rule("head", weight_decay=0.5)]
         )
         model = unit_slope(optimizer)
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-1, -1]
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-1.5, -1.5]
 
     def test_set_multiplier_of_no_rule(self):

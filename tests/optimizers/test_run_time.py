@@ -17,27 +17,28 @@ from optimizers.contract import (
     OPTIMIZERS,
     X,
     Y,
+    apply,
     assert_bit_equal,
     assert_moved,
     compiled,
     fill,
+    fit_ones,
     groups,
+    kernel_and_bias,
     mean_output,
     mlp,
     push,
     random_gradients,
+    rule,
     state,
     train,
     unit_slope_model,
     values,
+    variables,
 )
 
 BACKEND = keras.backend.backend()
 JIT = BACKEND != "torch"
-
-
-def rule(weights, multiplier=1.0, **arguments):
-    return fg.Rule(weights, learning_rate_multiplier=multiplier, **arguments)
 
 
 def schedule(*rates):
@@ -53,29 +54,11 @@ def unit_slope(rules, learning_rate=0.5, **arguments):
     return model
 
 
-def fit(model, epochs=1, callbacks=()):
-    """One step per epoch."""
-    return model.fit(ONES, ONES, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
-
-
-def kernel_and_bias(model):
-    return [float(v.reshape(())) for v in values(model.weights)]
-
-
 def moved_by(model, epochs=1):
     """How far a step, or several, take kernel and bias down."""
     before = kernel_and_bias(model)
-    fit(model, epochs)
+    fit_ones(model, epochs)
     return [b - a for b, a in zip(before, kernel_and_bias(model), strict=True)]
-
-
-def variables(**arrays):
-    return [keras.Variable(np.array(v, "float32"), name=name) for name, v in arrays.items()]
-
-
-def apply(optimizer, weights, gradients):
-    """One step from gradients given as plain numbers."""
-    optimizer.apply([ops.convert_to_tensor(np.array(g, "float32")) for g in gradients], weights)
 
 
 class At(keras.callbacks.Callback):
@@ -125,7 +108,7 @@ class TestSetMultiplier:
     def test_a_shadowed_rule(self):
         """Where a later rule decides for all its weights, setting it would do nothing."""
         model = unit_slope([rule("bias", 2.0), rule("head", 4.0)])
-        fit(model)
+        fit_ones(model)
         with pytest.raises(ValueError, match="a later rule decides") as error:
             model.optimizer.set_multiplier("bias", 8.0)
         assert "Received" in str(error.value)
@@ -197,7 +180,7 @@ class TestSetLearningRate:
         assert moved_by(model) == [2.0, 1.0]
         scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr / 4)
         before = kernel_and_bias(model)
-        fit(model, callbacks=[scheduler])
+        fit_ones(model, callbacks=[scheduler])
         assert [b - a for b, a in zip(before, kernel_and_bias(model), strict=True)] == [0.5, 1.0]
 
     def test_of_an_own_optimizer(self):
@@ -256,7 +239,7 @@ class TestSetTrainable:
     def test_a_shadowed_rule(self):
         """Where a later rule says it for all its weights, it would change nothing."""
         model = unit_slope([fg.Rule("bias", trainable=False), fg.Rule("head", trainable=True)])
-        fit(model)
+        fit_ones(model)
         with pytest.raises(ValueError, match="a later rule decides"):
             model.optimizer.set_trainable("bias", True)
 
@@ -302,7 +285,7 @@ class TestOwnOptimizers:
     def test_callbacks_do_not_touch_it(self):
         """They set the base rate."""
         model = unit_slope([fg.Rule("bias", optimizer=optimizers.SGD(0.25))])
-        fit(model, 2, [keras.callbacks.LearningRateScheduler(lambda epoch: [1.0, 2.0][epoch])])
+        fit_ones(model, 2, [keras.callbacks.LearningRateScheduler(lambda epoch: [1.0, 2.0][epoch])])
         assert kernel_and_bias(model) == [-3.0, -0.5]
 
     def test_one_instance_in_two_rules(self):
@@ -568,7 +551,7 @@ class TestCallbacks:
         plateau = keras.callbacks.ReduceLROnPlateau(
             "loss", factor=0.25, patience=1, min_delta=1e9, min_lr=0.125
         )
-        history = fit(model, 4, [plateau])
+        history = fit_ones(model, 4, [plateau])
         assert kernel_and_bias(model) == [
             -(1 + 1 + 0.25 + 0.125),
             -(4 + 4 + 2 * 0.25 + 2 * 0.125),
@@ -580,7 +563,7 @@ class TestCallbacks:
         model = unit_slope([rule("bias", 4.0)])
         assert float(ops.convert_to_numpy(model.optimizer.learning_rate)) == 0.5
         model.optimizer.learning_rate = 0.25
-        fit(model)
+        fit_ones(model)
         assert kernel_and_bias(model) == [-0.25, -1.0]
 
     def test_swap_ema_weights(self):
@@ -611,10 +594,10 @@ class TestCallbacks:
         path = str(tmp_path / "model.keras")
         scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: [0.5, 0.25][epoch])
         change = At(1, lambda optimizer: optimizer.set_multiplier("bias", 2.0))
-        fit(model, 2, [scheduler, change, keras.callbacks.ModelCheckpoint(path)])
+        fit_ones(model, 2, [scheduler, change, keras.callbacks.ModelCheckpoint(path)])
         loaded = keras.models.load_model(path, custom_objects={"mean_output": mean_output})
         assert kernel_and_bias(loaded) == [-0.75, -2.5]
-        fit(loaded)
+        fit_ones(loaded)
         assert kernel_and_bias(loaded) == [-1.0, -3.0]
 
     def test_backup_and_restore(self, tmp_path):
@@ -652,7 +635,7 @@ class TestCallbacks:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         model = unit_slope([rule("bias", 4.0)])
-        fit(model, 2, [keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)])
+        fit_ones(model, 2, [keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)])
         events = EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
         events.Reload()
         name = next(tag for tag in events.Tags()["tensors"] if "learning_rate" in tag)
@@ -702,7 +685,7 @@ class TestWhereMultiOptimizerFails:
         """`fit` ends with the averages of the weights of all groups."""
         keras.config.set_dtype_policy("mixed_float16")
         model = unit_slope([rule("bias", 4.0)], use_ema=True, ema_momentum=0.5)
-        fit(model, 2)
+        fit_ones(model, 2)
         assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
         assert kernel_and_bias(model) == [-0.75, -3.0]
 
@@ -710,7 +693,7 @@ class TestWhereMultiOptimizerFails:
         """`iterations` counts real steps, and so do the groups of other optimizers."""
         rules = [fg.Rule("bias", optimizer=optimizers.SGD(0.25))]
         model = unit_slope(rules, gradient_accumulation_steps=2)
-        fit(model, 8)
+        fit_ones(model, 8)
         assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 4
         counts = [v for k, v in state(model.optimizer).items() if k.endswith(":step:iterations")]
         assert counts == [4, 4]
