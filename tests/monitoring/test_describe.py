@@ -10,6 +10,7 @@ from keras import layers, optimizers
 from rich.console import Console
 
 import finegrain as fg
+from finegrain.monitoring.describe import Description
 
 KEYS = [
     "path",
@@ -178,6 +179,12 @@ def large_model(layer_count=100):
 
 
 class TestPrinting:
+    def test_no_weights(self):
+        """A model without weights has a table without lines."""
+        description = Description([])
+        assert description.to_dicts() == description.groups() == []
+        assert "0 weights" in str(description)
+
     def test_small_model_has_a_line_a_weight(self):
         """Each weight's line has its path, shape, multiplier, rate and rules."""
         optimizer = optimizer_with(rule("head/bias", 0.125, name="mine"), weight_decay=0.25)
