@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.crf.linear_chain import LinearChain, check_tags_shape
+from finegrain.crf.checks import check_tags_shape
+from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import unpack
 
 Tensor = Any

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.crf.linear_chain import check_tags_shape, decode
+from finegrain.crf.checks import check_tags_shape
+from finegrain.crf.linear_chain import decode
 from finegrain.losses.crf import as_tags
 
 Tensor = Any

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from crf.autodiff import gradients
-from finegrain.crf.recursions import log_sum_exp
+from finegrain.crf.log_space import log_sum_exp
 
 
 @pytest.mark.parametrize("axis", [0, 1])

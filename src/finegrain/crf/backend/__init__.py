@@ -1,0 +1,14 @@
+"""What each backend does in its own way: hand-written derivatives and fast kernels.
+
+`backend` is the module of the present backend. All three have the same functions of a chain:
+`log_prob(chain, tags)`, `log_partition(chain)`, `marginals(chain)` and `best_tags(chain)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+
+backend: Any = importlib.import_module(f"finegrain.crf.backend.on_{keras.backend.backend()}")

@@ -1,0 +1,185 @@
+"""Checks of what a chain is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.crf.chain import Chain, Scores
+
+Tensor = Any
+
+
+def checked_chain(
+    emissions: Tensor,
+    transitions: Tensor,
+    start: Tensor | None,
+    end: Tensor | None,
+    mask: Tensor | None,
+) -> Chain:
+    """The chain of a user's arguments, as `LinearChain` has them.
+
+    What stands at masked positions is replaced by zeros, so that it never matters, also not to
+    gradients.
+
+    Raises:
+        TypeError: if the mask is not boolean or the emissions are not floating point.
+        ValueError: if shapes do not fit together.
+    """
+    emissions = ops.convert_to_tensor(emissions)
+    dtype = _computing_dtype(emissions)
+    if len(emissions.shape) != 3:
+        raise ValueError(
+            "`emissions` should have shape (batch, time, tags). "
+            f"Received: emissions.shape={tuple(emissions.shape)}"
+        )
+    num_tags = _static_num_tags(emissions)
+    transitions = ops.convert_to_tensor(transitions)
+    _check_transitions(transitions, emissions)
+    transitions = _cast(transitions, dtype)
+    start = _boundary(start, "start", num_tags, dtype)
+    end = _boundary(end, "end", num_tags, dtype)
+    valid = None if mask is None else _checked_mask(mask, emissions)
+    emissions = _cast(emissions, dtype)
+    if valid is not None:
+        emissions = ops.where(valid[:, :, None], emissions, ops.zeros_like(emissions))
+    time = emissions.shape[1]
+    per_step = len(transitions.shape) == 4
+    if time == 0:  # Loops need a position, be it a masked one.
+        emissions = ops.pad(emissions, ((0, 0), (0, 1), (0, 0)))
+        valid = ops.zeros_like(emissions[:, :, 0], dtype="bool")
+    elif per_step:
+        transitions = ops.pad(transitions, ((0, 0), (1, 0), (0, 0), (0, 0)))
+    if time in (0, 1):  # There is nothing to link.
+        transitions = ops.zeros((num_tags, num_tags), dtype=dtype)
+    chain = Chain(Scores(emissions, transitions, start, end), valid)
+    if valid is None or not chain.scores.per_step:
+        return chain
+    # Only steps between two positions of the chain exist: none leads out of padding.
+    linked = ops.logical_and(valid, chain.place > 1)[:, :, None, None]
+    transitions = ops.where(linked, transitions, ops.zeros_like(transitions))
+    return Chain(chain.scores._replace(transitions=transitions), valid)
+
+
+def checked_tags(tags: Tensor, chain: Chain) -> Tensor:
+    """(batch, time) int32 tags for the chain.
+
+    Raises:
+        TypeError: if they are not integers.
+        ValueError: if their shape is not that of the mask.
+    """
+    tags = ops.convert_to_tensor(tags)
+    if "int" not in keras.backend.standardize_dtype(tags.dtype):
+        raise TypeError(f"`tags` should be integers. Received: tags.dtype={tags.dtype}")
+    emission = chain.scores.emissions[:, :, 0]
+    if tags.shape[1:] == (0,):
+        tags = ops.zeros_like(emission, dtype="int32")
+    check_tags_shape(tags, emission)
+    return _cast(tags, "int32")
+
+
+def checked_allowed(allowed: Tensor, chain: Chain) -> Tensor:
+    """(batch, time, tags) booleans for the chain, all true where masked.
+
+    Raises:
+        TypeError: if they are not boolean.
+        ValueError: if their shape is not that of the emissions.
+    """
+    allowed = ops.convert_to_tensor(allowed)
+    if keras.backend.standardize_dtype(allowed.dtype) != "bool":
+        raise TypeError(f"`allowed` should be boolean. Received: allowed.dtype={allowed.dtype}")
+    emissions = chain.scores.emissions
+    if len(allowed.shape) == 3 and allowed.shape[1] == 0:
+        allowed = ops.ones_like(emissions, dtype="bool")
+    if not fits(allowed.shape, emissions.shape):
+        raise ValueError(
+            "`allowed` should have shape (batch, time, tags), here "
+            f"{tuple(emissions.shape)}. Received: allowed.shape={tuple(allowed.shape)}"
+        )
+    return ops.logical_or(allowed, ops.logical_not(chain.valid)[:, :, None])
+
+
+def checked_count(count: Any, name: str) -> int:
+    """A positive integer."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        raise ValueError(f"`{name}` should be a positive integer. Received: {name}={count!r}")
+    return int(count)
+
+
+def check_tags_shape(tags: Tensor, mask: Tensor) -> None:
+    """Raises unless `tags` have the (batch, time) shape of the mask, as far as both are known."""
+    if not fits(tags.shape, mask.shape):
+        raise ValueError(
+            f"`tags` should have shape (batch, time), here {tuple(mask.shape)}. "
+            f"Received: tags.shape={tuple(tags.shape)}"
+        )
+
+
+def fits(shape: Any, expected: Any) -> bool:
+    """Whether static shapes agree; an unknown or symbolic dimension agrees with any."""
+    return len(shape) == len(expected) and not any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(shape, expected, strict=True)
+    )
+
+
+def _cast(x: Tensor, dtype: str) -> Tensor:
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
+
+
+def _static_num_tags(emissions: Tensor) -> int:
+    num_tags = emissions.shape[-1]
+    if not isinstance(num_tags, int) or num_tags < 1:
+        raise ValueError(
+            "`emissions` should have a known number of tags, at least 1, as their last size. "
+            f"Received: emissions.shape={tuple(emissions.shape)}"
+        )
+    return num_tags
+
+
+def _computing_dtype(emissions: Tensor) -> str:
+    dtype = keras.backend.standardize_dtype(emissions.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise TypeError(f"`emissions` should be floating point. Received: emissions.dtype={dtype}")
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def _check_transitions(transitions: Tensor, emissions: Tensor) -> None:
+    batch, time, num_tags = emissions.shape
+    steps = max(time - 1, 0) if isinstance(time, int) else None
+    shared, per_step = (num_tags, num_tags), (batch, steps, num_tags, num_tags)
+    if not fits(transitions.shape, shared) and not fits(transitions.shape, per_step):
+        raise ValueError(
+            "`transitions` should have shape (tags, tags) or (batch, time - 1, tags, tags), here "
+            f"{shared} or {per_step}. Received: transitions.shape={tuple(transitions.shape)}"
+        )
+
+
+def _boundary(scores: Tensor | None, name: str, num_tags: int, dtype: str) -> Tensor:
+    if scores is None:
+        return ops.zeros((num_tags,), dtype=dtype)
+    given = _cast(ops.convert_to_tensor(scores), dtype)
+    if not fits(given.shape, (num_tags,)):
+        raise ValueError(
+            f"`{name}` should have shape (tags,), here {(num_tags,)}. "
+            f"Received: {name}.shape={tuple(given.shape)}"
+        )
+    return given
+
+
+def _checked_mask(mask: Tensor, emissions: Tensor) -> Tensor:
+    given = ops.convert_to_tensor(mask)
+    if keras.backend.standardize_dtype(given.dtype) != "bool":
+        raise TypeError(
+            "`mask` should be boolean (compare numbers first, as in `lengths > 0`). "
+            f"Received: mask.dtype={given.dtype}"
+        )
+    if not fits(given.shape, emissions.shape[:2]):
+        raise ValueError(
+            "`mask` should have shape (batch, time), here "
+            f"{tuple(emissions.shape[:2])}. Received: mask.shape={tuple(given.shape)}"
+        )
+    return given

@@ -1,0 +1,81 @@
+"""Loops along the time of a chain, as each backend likes them.
+
+`keras.ops.scan` would do, but that on TensorFlow (Keras 3.15) it takes no second input where the
+time is unknown to the graph, puts out nothing but what it carries, and has no bound for XLA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, tuple[Tensor, ...]]],
+    carry: Any,
+    xs: Sequence[Tensor],
+    dtypes: Sequence[Any],
+    reverse: bool = False,
+) -> tuple[Any, tuple[Tensor, ...]]:
+    """A loop that carries something along the first axis of tensors.
+
+    Args:
+        step: Takes the carry and the tuple of the present entries of `xs`; returns the new carry
+            and a tuple of tensors to put out.
+        carry: The first carry, a structure of tensors.
+        xs: Tensors (T, ...), T at least 1.
+        dtypes: Of what `step` puts out.
+        reverse: Whether to begin at the end.
+
+    Returns:
+        The last carry, and what was put out at each entry, each (T, ...).
+    """
+    return _LOOPS[keras.backend.backend()](step, carry, tuple(xs), dtypes, reverse)
+
+
+def _scan_on_jax(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
+    import jax
+
+    return jax.lax.scan(step, carry, xs, reverse=reverse)
+
+
+def _scan_on_torch(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
+    rows = list(zip(*(x.unbind(0) for x in xs), strict=True))
+    outputs = []
+    for row in reversed(rows) if reverse else rows:
+        carry, output = step(carry, row)
+        outputs.append(output)
+    if reverse:
+        outputs.reverse()
+    return carry, tuple(ops.stack(parts) for parts in zip(*outputs, strict=True))
+
+
+def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
+    import tensorflow as tf
+
+    time = tf.shape(xs[0])[0]
+    inputs = [tf.TensorArray(x.dtype, time).unstack(x) for x in xs]
+    outputs = [tf.TensorArray(dtype, time) for dtype in dtypes]
+
+    def body(count: Tensor, carry: Any, outputs: Any) -> Any:
+        place = time - 1 - count if reverse else count
+        carry, put_out = step(carry, tuple(x.read(place) for x in inputs))
+        written = zip(outputs, put_out, strict=True)
+        return count + 1, carry, [array.write(place, part) for array, part in written]
+
+    _, carry, outputs = tf.while_loop(
+        lambda count, *_: count < time,
+        body,
+        (tf.constant(0), carry, outputs),
+        maximum_iterations=time,
+        parallel_iterations=1,
+    )
+    return carry, tuple(array.stack() for array in outputs)
+
+
+_LOOPS = {"jax": _scan_on_jax, "torch": _scan_on_torch, "tensorflow": _scan_on_tensorflow}

@@ -1,0 +1,60 @@
+"""Samples of tag sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain.crf import log_space
+from finegrain.crf.chain import Chain
+from finegrain.crf.loops import scan
+
+Tensor = Any
+
+
+def sample(chain: Chain, n: int, seed: Any) -> Tensor:
+    """Draws exactly: each tag given the one before it and all that may follow.
+
+    Args:
+        chain: A shifted chain.
+        n: How many.
+        seed: As `keras.random` takes it.
+
+    Returns:
+        (n, B, T) int32; anything at masked positions, −1 for a chain without possible sequences.
+    """
+    scores = chain.scores
+
+    def look_ahead(at: log_space.Step, following: Tensor, nothing: Any, more: Any) -> Any:
+        return nothing, (following,)
+
+    emission = scores.emissions[:, 0]
+    _, (following,) = log_space.backward(chain, look_ahead, emission, [emission.dtype])
+    columns = log_space.columns(chain)
+    batch, time = ops.shape(scores.emissions)[:2]
+    noise = keras.random.uniform((time, n, batch, 1), dtype=emission.dtype, seed=seed)
+    # Less than 1 also after rounding, so that some tag is always drawn.
+    noise = noise * (1 - 4 * float(np.finfo(keras.backend.standardize_dtype(noise.dtype)).eps))
+
+    def step(tag: Tensor, xs: Any) -> Any:
+        at = log_space.step_of(chain, xs[:-2])
+        logits = log_space.conditional(at, xs[-2])  # (B, K, K)
+        first = scores.start[None] + at.emission + xs[-2]  # (B, K)
+        given = ops.where(at.first[:, :, None], first[:, None], logits)
+        index = ops.broadcast_to(
+            ops.transpose(ops.maximum(tag, 0))[:, :, None], (batch, n, scores.num_tags)
+        )
+        rows = ops.take_along_axis(given, index, axis=1)  # (B, n, K)
+        heap = ops.cumsum(log_space.softmax(rows, 2), axis=2)
+        drawn = heap > ops.transpose(xs[-1], (1, 0, 2)) * heap[:, :, -1:]
+        found = ops.cast(ops.argmax(drawn, axis=2), "int32")
+        found = ops.where(heap[:, :, -1] > 0, found, -1)
+        found = ops.where(at.valid, found, ops.transpose(tag))
+        return ops.transpose(found), (ops.transpose(found),)
+
+    tag = ops.zeros((n, batch), dtype="int32")
+    _, (tags,) = scan(step, tag, (*columns, following, noise), ["int32"])
+    return ops.transpose(tags, (1, 2, 0))
