@@ -30,7 +30,7 @@ class Scores(NamedTuple):
     @property
     def num_tags(self) -> int:
         """K."""
-        return self.start.shape[0]
+        return self.emissions.shape[2]
 
     @property
     def per_step(self) -> bool:

@@ -14,7 +14,7 @@ from finegrain.crf.checks import checked_allowed, checked_chain, checked_count, 
 from finegrain.crf.k_best import k_best
 from finegrain.crf.potentials import unpack
 from finegrain.crf.sampling import sample
-from finegrain.crf.score import difference, score
+from finegrain.crf.score import difference
 
 Tensor = Any
 
@@ -105,7 +105,7 @@ class LinearChain:
         Returns:
             (batch,) scores; −inf if a transition is forbidden, 0 for an empty sequence.
         """
-        return score(self._chain, checked_tags(tags, self._chain))
+        return backend.score(self._chain, checked_tags(tags, self._chain))
 
     def log_partition(self) -> Tensor:
         """The log of the sum of exp(s(y)) over all tag sequences.
@@ -158,7 +158,7 @@ class LinearChain:
             (tags, score): int32 tags (batch, time), −1 where masked, and their scores (batch,).
         """
         tags = backend.best_tags(self._chain)
-        return self._masked(tags), score(self._chain, tags)
+        return self._masked(tags), backend.score(self._chain, tags)
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """The k most probable tag sequences, best first.

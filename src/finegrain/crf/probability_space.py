@@ -146,7 +146,7 @@ def _walk(
     emissions: Tensor, valid: Tensor | None, moves: Tensor, start: Tensor, end: Tensor, floor: float
 ) -> Walk:
     """Both directions in one loop, with the batch last, which vectorizes whatever K is."""
-    num_tags = moves.shape[0]
+    num_tags = emissions.shape[1]
     both = ops.stack([emissions, ops.flip(emissions, axis=0)], axis=1)  # (T, 2, K, B)
     both_moves = ops.stack([ops.transpose(moves), moves])  # (2, K to, K from)
     floors = ops.convert_to_tensor([[[floor]], [[0.0]]], dtype=both.dtype)  # (2, 1, 1)

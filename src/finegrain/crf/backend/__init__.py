@@ -1,7 +1,8 @@
 """What each backend does in its own way: hand-written derivatives and fast kernels.
 
 `backend` is the module of the present backend. All three have the same functions of a chain:
-`log_prob(chain, tags)`, `log_partition(chain)`, `marginals(chain)` and `best_tags(chain)`.
+`score(chain, tags)`, `log_prob(chain, tags)`, `log_partition(chain)`, `marginals(chain)` and
+`best_tags(chain)`.
 """
 
 from __future__ import annotations

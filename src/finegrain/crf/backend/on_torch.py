@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from finegrain.crf import log_space, viterbi
-from finegrain.crf.chain import Chain, Scores
+from finegrain.crf.chain import Chain, Scores, ends
 from finegrain.crf.probability_space import Limits
-from finegrain.crf.score import difference, score
+from finegrain.crf.score import difference
 
 Tensor = torch.Tensor
 
@@ -28,6 +28,31 @@ NARROW = 20.0
 GROWTH = 40.0
 # Up to so many tags one product with a block-diagonal matrix is faster than two.
 MOST_IN_BLOCKS = 16
+
+
+def score(chain: Chain, tags: Tensor) -> Tensor:
+    """(B,) of (B, T) tags: by look-ups, which cost less launches than `score.score`."""
+    emissions, transitions, start, end = chain.scores
+    tags = torch.where(chain.valid, tags, 0).long()
+    is_first, is_last = ends(chain)
+    pairs = _tags_before(chain, tags) * chain.scores.num_tags + tags  # (B, T)
+    if chain.scores.per_step:
+        moves = transitions.flatten(2).gather(2, pairs[:, :, None])[:, :, 0]
+    else:
+        moves = transitions.flatten()[pairs]
+    used = torch.where(is_first, start[tags], moves)
+    used = used + torch.where(is_last, end[tags], 0)
+    used = used + emissions.gather(2, tags[:, :, None])[:, :, 0]
+    return torch.where(chain.valid, used, 0).sum(1)
+
+
+def _tags_before(chain: Chain, tags: Tensor) -> Tensor:
+    """(B, T) the tag at the last valid position before each; any tag where there is none."""
+    if chain.mask is None:
+        return torch.nn.functional.pad(tags, (1, -1))
+    time = torch.arange(tags.shape[1], device=tags.device)
+    latest = torch.where(chain.mask, time, 0).cummax(1).values
+    return tags.gather(1, torch.nn.functional.pad(latest, (1, -1)))
 
 
 def log_prob(chain: Chain, tags: Tensor) -> Tensor:
@@ -55,12 +80,11 @@ def marginals(chain: Chain) -> Tensor:
 
 def best_tags(chain: Chain) -> Tensor:
     """(B, T) int32 tags; anything where masked."""
-    shifted, _ = chain.shifted()
     if _needs_log_space(chain) or chain.scores.emissions.device.type != "cpu":
-        return viterbi.best_tags(shifted)
+        return viterbi.best_tags(chain.shifted()[0])
     mask = None if chain.mask is None else chain.mask.numpy()
-    emissions, transitions, start, end = (x.detach().numpy() for x in shifted.scores)
-    return torch.from_numpy(viterbi.best_tags_on_host(emissions, transitions, start, end, mask))
+    scores = (x.detach().numpy() for x in chain.scores)
+    return torch.from_numpy(viterbi.best_tags_on_host(*scores, mask))
 
 
 def _plain(chain: Chain, tags: Tensor | None) -> Tensor:
