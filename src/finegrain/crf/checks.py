@@ -45,7 +45,7 @@ def checked_chain(
     valid = None if mask is None else _checked_mask(mask, emissions)
     emissions = _cast(emissions, dtype)
     if valid is not None:
-        emissions = ops.where(valid[:, :, None], emissions, ops.zeros_like(emissions))
+        emissions = ops.where(valid[:, :, None], emissions, 0.0)
     time = emissions.shape[1]
     per_step = len(transitions.shape) == 4
     if time == 0:  # Loops need a position, be it a masked one.

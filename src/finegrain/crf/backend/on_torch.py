@@ -26,6 +26,8 @@ Tensor = torch.Tensor
 NARROW = 20.0
 # In nats: how much sums may grow between two normalizations.
 GROWTH = 40.0
+# Of so many steps products are summed up at a time.
+RUN = 64
 # Up to so many tags one product with a block-diagonal matrix is faster than two.
 MOST_IN_BLOCKS = 16
 
@@ -83,8 +85,8 @@ def best_tags(chain: Chain) -> Tensor:
     if _needs_log_space(chain) or chain.scores.emissions.device.type != "cpu":
         return viterbi.best_tags(chain.shifted()[0])
     mask = None if chain.mask is None else chain.mask.numpy()
-    scores = (x.detach().numpy() for x in chain.scores)
-    return torch.from_numpy(viterbi.best_tags_on_host(*scores, mask))
+    emissions, transitions, start, end = (x.detach().numpy() for x in chain.scores)
+    return torch.from_numpy(viterbi.best_tags_on_host(emissions, transitions, start, end, mask))
 
 
 def _plain(chain: Chain, tags: Tensor | None) -> Tensor:
@@ -139,47 +141,39 @@ class _Weight(torch.autograd.Function):
 
 
 class _Steps(NamedTuple):
-    """A mask as steps: how to take (T, B, …) tensors apart and put them together again.
+    """A mask as steps: the valid positions of each sequence first, in their order.
 
     Attributes:
         inside: (T, B) boolean: steps that are a position; None where all are.
         last: (B,) the last step.
-        turned: (T · B,) rows of the steps from the last back.
-        forwards: (T · B,) rows of the times of the steps; None where steps are times.
-        placed: (T · B,) rows of the steps of the times, for the way back.
-        valid: (T, B) the mask, in time.
+        forwards: (T, B) where in (B · T,) rows each step's position is.
+        turned: (T, B) the steps from the last one back; those outside stay.
+        placed: (B · T,) where in (T · B,) rows each position's step is; None where it is its time.
     """
 
     inside: Any
     last: Tensor
-    turned: Any
-    forwards: Any
+    forwards: Tensor
+    turned: Tensor
     placed: Any
-    valid: Any
 
 
 def _steps(mask: Tensor | None, batch: int, time: int, device: Any) -> _Steps:
-    if mask is None:
-        last = torch.full((batch,), time - 1, device=device)
-        return _Steps(None, last, None, None, None, None)
     row = torch.arange(batch, device=device)
     step = torch.arange(time, device=device)[:, None]
+    if mask is None:
+        last = torch.full_like(row, time - 1)
+        return _Steps(None, last, step + row * time, (time - 1 - step).expand(-1, batch), None)
     length = mask.sum(1)
     inside = step < length
-    turned = torch.where(inside, length - 1 - step, step).mul_(batch).add_(row).view(-1)
-    forwards = placed = None
-    if not bool((mask[:, :-1] | ~mask[:, 1:]).all()):  # There are holes, or padding comes first.
-        times = torch.argsort(~mask, dim=1, stable=True)
-        forwards = (times.t() * batch + row).reshape(-1)
-        place = (mask.cumsum(1) - 1).clamp_min_(0)
-        placed = (place.t() * batch + row).reshape(-1)
-    last = (length - 1).clamp_min_(0)
-    return _Steps(inside, last, turned, forwards, placed, mask.t())
-
-
-def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
-    """(T, B, …) with its first two axes taken in another order."""
-    return x if rows is None else x.flatten(0, 1).index_select(0, rows).view(x.shape)
+    turned = torch.where(inside, length - 1 - step, step)
+    placed = None
+    if bool((mask[:, :-1] | ~mask[:, 1:]).all()):
+        forwards = step + row * time
+    else:  # There are holes, or padding comes first.
+        forwards = torch.argsort(~mask, dim=1, stable=True).t() + row * time
+        placed = ((mask.cumsum(1) - 1).clamp_min_(0) * batch + row[:, None]).flatten()
+    return _Steps(inside, (length - 1).clamp_min_(0), forwards, turned, placed)
 
 
 class _Found(NamedTuple):
@@ -194,80 +188,96 @@ def _sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> _Found:
     emissions, transitions, start, end = scores
     batch, time, num_tags = emissions.shape
     steps = _steps(mask, batch, time, emissions.device)
-    limits = Limits.of(emissions.dtype)
-    ranges = [torch.aminmax(x) for x in (transitions, start, end)]
-    peaks = [_finite_peak(high) for _, high in ranges]
-    transitions, start, end = (x - peak for x, peak in zip(scores[1:], peaks, strict=True))
-    highest = emissions.amax(2)  # (B, T)
-    width = torch.stack([high - low for low, high in ranges]).max()
-    width = float(torch.where(highest.min() > -math.inf, width, math.inf))
+    peak = emissions.amax(2)  # (B, T)
+    shared = torch.cat([transitions.flatten(), start, end])
+    low, high = torch.aminmax(shared)
+    # A position without a possible tag is −inf, NaN is NaN: neither is narrow.
+    width = float(high - low - peak.min().clamp_max(0) * 0)
     narrow = width <= NARROW
-    peak = _finite_peak(highest)  # (B, T)
-    shifted = _rows((emissions - peak[:, :, None]).transpose(0, 1).contiguous(), steps.forwards)
+    half, floor, apart = 1.0, 0.0, 1
+    if narrow:
+        shared -= high
+        peaks = (high, high, high)
+        apart = int(min(NARROW / max(width, 1e-9), GROWTH / max(math.log(num_tags), 1e-9), 64))
+        apart = max(apart, 1)
+    else:
+        limits = Limits.of(emissions.dtype)
+        half, floor = 2.0 ** (limits.scale // 2), 2.0**limits.floor
+        peak = _finite_peak(peak)
+        peaks = [_finite_peak(part.max()) for part in scores[1:]]
+        shared = torch.cat([(x - p).flatten() for x, p in zip(scores[1:], peaks, strict=True)])
+    square = num_tags * num_tags
+    start, end = shared[square:].view(2, num_tags).unbind(0)
     gold = pairs = labels = None
     if tags is not None:
-        labels = tags.t().long()
-        if mask is not None:
-            labels = torch.where(steps.valid, labels, 0)
-        labels = _rows(labels.contiguous(), steps.forwards)  # (T, B)
+        labels = tags.long() if mask is None else torch.where(mask, tags, 0).long()
+        gold = (emissions.gather(2, labels[:, :, None])[:, :, 0] - peak).flatten()[steps.forwards]
+        labels = labels.flatten()[steps.forwards]  # (T, B)
         pairs = labels[:-1] * num_tags + labels[1:]
-        gold = shifted.gather(2, labels[:, :, None])[:, :, 0]
-        gold[1:] += transitions.view(-1)[pairs]
+        gold[1:] += shared[pairs]
 
-    moves, first, final = transitions.exp(), start.exp(), end.exp()
+    # Both directions side by side: (T, B, 2, K) or (T, 2, B, K).
+    axis = 2 if num_tags <= MOST_IN_BLOCKS else 1
+    positions = torch.stack([steps.forwards, steps.forwards.gather(0, steps.turned)], axis)
+    both = emissions.flatten(0, 1).index_select(0, positions.flatten())
+    both.sub_(peak.flatten()[positions.flatten(), None])
     if narrow:
-        scaled, scale, floor = shifted.exp_(), 1.0, 0.0
-        apart = int(min(NARROW / max(width, 1e-9), GROWTH / max(math.log(num_tags), 1e-9), 64))
+        both.exp_()
     else:
-        half = 2.0 ** (limits.scale // 2)
-        scaled = shifted.mul_(0.5).exp_().mul_(half).square_()
-        scale, floor, apart = half * half, 2.0**limits.floor, 1
-    walk = _walk_in_blocks if num_tags <= MOST_IN_BLOCKS else _walk_in_rows
-    turned = scaled.flip(0) if steps.turned is None else _rows(scaled, steps.turned)
-    left, right, sums = walk(scaled, turned, moves, first, final, floor, max(apart, 1))
-    left = left.contiguous()
-    right = right.flip(0) if steps.turned is None else _rows(right, steps.turned)
-    marginals = torch.empty_like(left)  # so far what is predicted from the left
+        both.mul_(0.5).exp_().mul_(half).square_()
+    both = both.view(*positions.shape, num_tags)
+    weights = shared.exp()
+    moves, first = weights[:square].view(num_tags, num_tags), weights[square : square + num_tags]
+    prior = weights[square:].view(2, num_tags)
+    final = prior[1]
+    if floor:
+        prior = prior + prior.new_tensor([[floor], [0.0]])
+    both[0].mul_(prior if axis == 2 else prior[:, None])
+    norms, sums = _walk(both, moves, floor, apart)[..., 0].unbind(axis)  # (T / apart, B) each
+    left = both.select(axis, 0)  # (T, B, K)
+    row = torch.arange(batch, device=emissions.device)
+    if axis == 2:
+        turned = (steps.turned * batch + row) * 2 + 1
+    else:
+        turned = (steps.turned * 2 + 1) * batch + row
+    right = both.flatten(0, 2).index_select(0, turned.flatten()).view(time, batch, num_tags)
+    marginals = torch.empty_like(right)  # so far what is predicted from the left
     marginals[0] = first
-    torch.mm(left[:-1].view(-1, num_tags), moves, out=marginals[1:].view(-1, num_tags))
+    torch.mm(left[:-1].flatten(0, 1), moves, out=marginals[1:].view(-1, num_tags))
     marginals.mul_(right)
     overlap = marginals.sum(2)  # (T, B)
-    row = torch.arange(batch, device=emissions.device)
-    ending = (left[steps.last, row] * final).sum(1)  # (B,)
-    empty = None if mask is None else ~steps.inside[0]
+    ending = left[steps.last, row] @ final  # (B,)
+    empty = None if steps.inside is None else ~steps.inside[0]
 
     if not narrow:
-        least = 2.0 * floor * 2.0**-limits.tolerance * (time + 1)
-        certified = (overlap >= least) & (sums[:, :, 1] >= 1)
+        tolerance = Limits.of(emissions.dtype).tolerance
+        least = 2.0 * floor * 2.0**-tolerance * (time + 1)
+        certified = (overlap >= least) & (sums >= 1)
         met = ending >= least
         if steps.inside is not None:
             certified, met = certified | ~steps.inside, met | empty
         if not bool(certified.all() & met.all()):
             return _log_space_sums(scores, mask, tags)
 
-    if steps.inside is not None and not narrow:  # Outside messages may have died: 0 / 0.
-        for messages in (marginals, left, right):
-            messages.masked_fill_(~steps.inside[:, :, None], 0)
-    weight = overlap.reciprocal_()
-    terms = (sums[:, :, 0] / scale).log_().neg_()  # (T, B)
-    if gold is not None:
-        terms += gold
+        if steps.inside is not None:  # Outside messages may have died: 0 / 0.
+            for messages in (marginals, left, right):
+                messages.masked_fill_(~steps.inside[:, :, None], 0)
+    share = overlap.reciprocal_()
+    terms = torch.zeros_like(share) if gold is None else gold  # (T, B)
+    terms[::apart] -= (norms / half / half).log_()
     if steps.inside is not None:
-        weight = torch.where(steps.inside, weight, 0)
+        share = torch.where(steps.inside, share, 0)
         terms = torch.where(steps.inside, terms, 0)
-    marginals.mul_(weight[:, :, None])
-    right.mul_(weight[:, :, None])
-    ended = ending.log_().neg_()
+    value = terms.sum(0) - ending.log_()
     if labels is not None:
-        ended += start[labels[0]] + end[labels[steps.last, row]]
+        value += start[labels[0]] + end[labels[steps.last, row]]
     else:
         lost = peak if mask is None else torch.where(mask, peak, 0)
         links = steps.last * peaks[0]
-        ended -= lost.sum(1) + links + peaks[1] + peaks[2]
+        value -= lost.sum(1) + links + peaks[1] + peaks[2]
     if empty is not None:
-        ended = torch.where(empty, 0, ended)
-    value = terms.sum(0) + ended
-    saved = (marginals, left, right, moves, first > 0, labels, pairs, value, *steps)
+        value = torch.where(empty, 0, value)
+    saved = (marginals, left, right, share, moves, first > 0, labels, pairs, value, *steps)
     return _Found(value, saved, _backward)
 
 
@@ -277,26 +287,38 @@ def _finite_peak(peak: Tensor) -> Tensor:
 
 def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the scores: counts of the tags less expected counts, times (B,) weights."""
-    marginals, left, right, moves, possible, labels, pairs, value = saved[:8]
-    steps = _Steps(*saved[8:])
-    num_tags = marginals.shape[2]
+    marginals, left, right, share, moves, possible, labels, pairs, value = saved[:9]
+    steps = _Steps(*saved[9:])
     weight = torch.where(value > -math.inf, weight, 0)  # Nothing moves what is impossible.
-    emissions = marginals * -weight[:, None]  # (T, B, K)
-    expected = (left[:-1] * -weight[:, None]).view(-1, num_tags).t()
-    transitions = torch.mm(expected, right[1:].view(-1, num_tags)).mul_(moves)
+    share = (share * -weight)[:, :, None]  # (T, B, 1)
+    emissions = marginals * share  # (T, B, K)
+    transitions = _sum_of_products(left[:-1], right[1:] * share[1:]).mul_(moves).flatten()
     if labels is not None:
         inside = weight.expand(labels.shape)
         if steps.inside is not None:
             inside = torch.where(steps.inside, inside, 0)
         emissions.scatter_add_(2, labels[:, :, None], inside[:, :, None])
-        transitions.view(-1).scatter_add_(0, pairs.view(-1), inside[1:].reshape(-1))
+        transitions.scatter_add_(0, pairs.reshape(-1), inside[1:].reshape(-1))
     row = torch.arange(len(weight), device=weight.device)
     # Of a forbidden first tag, what the floor put there is left.
     start = emissions[0].sum(0).masked_fill_(~possible, 0)
     end = emissions[steps.last, row].sum(0)
     if steps.placed is not None:
-        emissions = torch.where(steps.valid[:, :, None], _rows(emissions, steps.placed), 0)
-    return emissions.transpose(0, 1), transitions, start, end
+        batch = emissions.shape[1]
+        emissions = emissions.flatten(0, 1).index_select(0, steps.placed).unflatten(0, (batch, -1))
+        return emissions, transitions.view_as(moves), start, end
+    return emissions.transpose(0, 1), transitions.view_as(moves), start, end
+
+
+def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """(K, K), summed over the others of (T, B, K): in runs, for sums of many lose digits."""
+    time, batch, num_tags = a.shape
+    runs = time // RUN
+    total = torch.mm(a[runs * RUN :].flatten(0, 1).t(), b[runs * RUN :].flatten(0, 1))
+    if runs:
+        a, b = (x[: runs * RUN].reshape(runs, RUN * batch, num_tags) for x in (a, b))
+        total += torch.bmm(a.transpose(1, 2), b).sum(0)
+    return total
 
 
 def _log_space_sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> _Found:
@@ -329,77 +351,49 @@ def _log_space_backward(weight: Tensor, saved: Any) -> Scores:
     return Scores(*(a + b for a, b in zip(found, gold, strict=True)))
 
 
-def _walk_in_blocks(
-    forwards: Tensor,
-    backwards: Tensor,
-    moves: Tensor,
-    start: Tensor,
-    end: Tensor,
-    floor: float,
-    apart: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Both directions by products with one block-diagonal matrix.
+def _walk(both: Tensor, moves: Tensor, floor: float, apart: int) -> Tensor:
+    """Both directions at once, in place.
 
     Args:
-        forwards: (T, B, K) emissions from the first step on.
-        backwards: (T, B, K) those from the last step back.
+        both: Exponentiated emissions, forwards from the first step and backwards from the last,
+            of which the first already meet what is before them. (T, B, 2, K): by products with
+            one block-diagonal matrix; (T, 2, B, K): by batched products. They become messages.
         moves: (K, K).
-        start: (K,).
-        end: (K,).
-        floor: On the messages forwards.
+        floor: What is added to the messages forwards.
         apart: How many steps lie between two normalizations.
 
     Returns:
-        Messages forwards and backwards, each (T, B, K), and (T, B, 2) sums that were divided out.
+        The sums that were divided out at every `apart`-th step, shaped as those steps.
     """
-    time, batch, num_tags = forwards.shape
-    both = torch.cat([forwards, backwards], 2)  # (T, B, 2K)
-    sums = both.new_ones((time, batch, 2, 1))
-    split = both.view(time, batch, 2, num_tags).unbind(0)
-    split[0].mul_(torch.stack([start + floor, end]))
-    matrix = torch.block_diag(moves, moves.t())
-    floors = torch.cat([torch.full_like(start, floor), torch.zeros_like(end)])
-    steps, norms = both.unbind(0), sums.unbind(0)
+    num_tags = moves.shape[0]
+    if num_tags <= MOST_IN_BLOCKS:
+        steps = both.flatten(2).unbind(0)
+        moves = torch.block_diag(moves, moves.t())
+        product, added = torch.mm, torch.addmm
+    else:
+        steps = both.unbind(0)
+        moves = torch.stack([moves, moves.t()])
+        product, added = torch.bmm, torch.baddbmm
+    floors = None
+    if floor:
+        floors = moves.new_tensor([[floor], [0.0]])  # of either direction
+        floors = floors.expand(2, num_tags).flatten() if moves.dim() == 2 else floors[:, None]
+        floors = floors.expand(steps[0].shape)
+    normalized = both[::apart]
+    sums = torch.empty_like(normalized[..., :1])
+    parts = zip(normalized.unbind(0), sums.unbind(0), strict=True)
     moved = torch.empty_like(steps[0])
-    for t in range(time):
-        if t > 0:
-            if floor:
-                torch.addmm(floors, steps[t - 1], matrix, out=moved)
+    before = None
+    for t, here in enumerate(steps):
+        if before is not None:
+            if floors is not None:
+                added(floors, before, moves, out=moved)
             else:
-                torch.mm(steps[t - 1], matrix, out=moved)
-            steps[t].mul_(moved)
+                product(before, moves, out=moved)
+            here.mul_(moved)
         if t % apart == 0:
-            torch.sum(split[t], 2, True, out=norms[t])
-            split[t].div_(norms[t])
-    return both[:, :, :num_tags], both[:, :, num_tags:], sums[:, :, :, 0]
-
-
-def _walk_in_rows(
-    forwards: Tensor,
-    backwards: Tensor,
-    moves: Tensor,
-    start: Tensor,
-    end: Tensor,
-    floor: float,
-    apart: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by one batched product."""
-    time, batch, _ = forwards.shape
-    both = torch.stack([forwards, backwards], 1)  # (T, 2, B, K)
-    sums = both.new_ones((time, 2, batch, 1))
-    both[0].mul_(torch.stack([start + floor, end])[:, None])
-    matrices = torch.stack([moves, moves.t()])
-    floors = both.new_tensor([[[floor]], [[0.0]]]).expand(both.shape[1:])
-    steps, norms = both.unbind(0), sums.unbind(0)
-    moved = torch.empty_like(steps[0])
-    for t in range(time):
-        if t > 0:
-            if floor:
-                torch.baddbmm(floors, steps[t - 1], matrices, out=moved)
-            else:
-                torch.bmm(steps[t - 1], matrices, out=moved)
-            steps[t].mul_(moved)
-        if t % apart == 0:
-            torch.sum(steps[t], 2, True, out=norms[t])
-            steps[t].div_(norms[t])
-    return both[:, 0], both[:, 1], sums[:, :, :, 0].transpose(1, 2)
+            part, total = next(parts)
+            torch.sum(part, 2, True, out=total)
+            part.div_(total)
+        before = here
+    return sums
