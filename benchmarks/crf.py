@@ -219,7 +219,7 @@ def on_backend(
         with tf.GradientTape() as tape:
             tape.watch(parts)
             value = loss(parts, rest)
-        return value, [tape.gradient(value, parts)[name] for name in NAMES]
+        return value, tape.gradient(value, parts)
 
     compiled = {"jit_compile": True} if mode == "xla" else {"jit_compile": False}
     return (

@@ -7,17 +7,21 @@ from finegrain.tagging.corpus import (
     vocabulary,
     write_segmented,
 )
+from finegrain.tagging.entities import BIO, BIOES, Span
 from finegrain.tagging.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.tagging.schemes import BMES, TagScheme
 from finegrain.tagging.scoring import SegmentationScore, score
 from finegrain.tagging.segmenter import Segmenter
 
 __all__ = [
+    "BIO",
+    "BIOES",
     "BMES",
     "CorpusError",
     "ManualCorpus",
     "SegmentationScore",
     "Segmenter",
+    "Span",
     "TagScheme",
     "manual_corpus",
     "manual_sentences",
