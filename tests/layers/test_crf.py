@@ -216,7 +216,7 @@ def test_chain_of_the_layer():
     np.testing.assert_allclose(np.exp(log_probs).sum(), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_tags", [0, -1, 2.0, "4", None])
+@pytest.mark.parametrize("num_tags", [0, -1, 2.0, "4", None, True])
 def test_number_of_tags(num_tags):
     """The number of tags is a positive integer."""
     with pytest.raises(ValueError, match=r"`num_tags` should be a positive integer\. Received"):
@@ -240,3 +240,21 @@ def test_constraints_of_other_tags():
     """Constraints for another number of tags are refused when the layer is made."""
     with pytest.raises(ValueError, match=r"for 3 tags: `allowed` of shape \(3, 3\)"):
         CRF(3, constraints=BMES())
+
+
+def test_regularizers():
+    """Each weight has its own, and they go through a configuration."""
+    layer = CRF(
+        3,
+        transitions_initializer="ones",
+        boundaries_initializer="ones",
+        kernel_initializer="ones",
+        kernel_regularizer=keras.regularizers.L1(0.5),
+        transitions_regularizer=keras.regularizers.L2(0.1),
+        boundaries_regularizer="l1",
+    )
+    again = CRF.from_config(layer.get_config())
+    for crf in (layer, again):
+        crf(np.zeros((1, 2, 4), "float32"))
+        losses = sorted(float(ops.convert_to_numpy(loss)) for loss in crf.losses)
+        np.testing.assert_allclose(losses, [0.03, 0.03, 0.9, 6.0], rtol=1e-6)

@@ -47,13 +47,19 @@ def test_by_hand():
 
 @pytest.mark.parametrize(
     ("per", "reduction"),
-    [("sequence", "sum_over_batch_size"), ("sequence", None), ("tag", None), ("tag", "sum")],
+    [
+        ("sequence", "sum_over_batch_size"),
+        ("sequence", None),
+        ("tag", None),
+        ("tag", "sum"),
+        ("batch_tag", "sum_over_batch_size"),
+    ],
 )
 def test_per_and_reduction(per, reduction):
     """By sequence or by its number of tags; over the batch as in every Keras loss."""
     mask = np.array([[1, 1, 1], [1, 1, 0]], bool)
     tags = np.array([[0, 1, 1], [1, 0, 0]])
-    expected = enumerated(tags, mask) / ([3, 2] if per == "tag" else 1)
+    expected = enumerated(tags, mask) / {"sequence": 1, "tag": [3, 2], "batch_tag": 5 / 2}[per]
     if reduction is not None:
         expected = expected.sum() if reduction == "sum" else expected.mean()
     loss = CRFNegativeLogLikelihood(per, reduction=reduction)(tags, potentials(mask))
@@ -115,8 +121,8 @@ def test_config_round_trip():
 
 @pytest.mark.parametrize("per", ["token", None, 1])
 def test_wrong_per(per):
-    """`per` is one of two words."""
-    with pytest.raises(ValueError, match=r"`per` should be 'sequence' or 'tag'\. Received: per="):
+    """`per` is one of three words."""
+    with pytest.raises(ValueError, match=r"`per` should be .* 'batch_tag'\. Received: per="):
         CRFNegativeLogLikelihood(per)
 
 
@@ -256,3 +262,28 @@ def test_batches_of_several_lengths():
     results = model.evaluate(Batches(), verbose=0)
     assert results == pytest.approx(np.mean([numpy(loss) for loss in before]), rel=1e-4)
     assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"]).all()
+
+
+def test_tags_outside_the_range():
+    """Refused where values are known; NaN, which moves nothing, in a compiled step."""
+    tags = np.array([[0, 1, 1], [1, 2, 0]])
+    loss = CRFNegativeLogLikelihood(reduction=None)
+    with pytest.raises(ValueError, match=r"in \[0, 2\).*tags\[1, 1\]=2"):
+        loss(tags, potentials())
+    if keras.backend.backend() == "torch":
+        return
+    rows = traced(lambda scores: loss(tags, scores))(potentials())
+    np.testing.assert_array_equal(np.isnan(numpy(rows)), [False, True])
+    first = enumerated([[0, 1, 1], [1, 0, 0]], np.ones((2, 3), bool))[0]
+    np.testing.assert_allclose(numpy(rows)[0], first, rtol=1e-5)
+
+
+def traced(function):
+    """The function under the backend's compiler."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)

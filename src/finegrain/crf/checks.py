@@ -81,6 +81,42 @@ def checked_tags(tags: Tensor, chain: Chain) -> Tensor:
     return _cast(tags, "int32")
 
 
+def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
+    """(batch,) boolean: which sequences have tags that are none; None where that cannot be.
+
+    Raises:
+        ValueError: if there is one and the values are known by now. A compiled function knows
+            them only when nobody can raise an error any more.
+    """
+    num_tags = chain.scores.num_tags
+    outside = ops.logical_and(chain.valid, ops.logical_or(tags < 0, tags >= num_tags))
+    if not _known(outside):
+        return ops.any(outside, axis=1)
+    places = np.argwhere(ops.convert_to_numpy(outside))
+    if len(places):
+        row, time = places[0].tolist()
+        raise ValueError(
+            f"`tags` should be in [0, {num_tags}) at all positions of the mask; mask those without "
+            "a tag. (In the labels of a loss, negative tags are left out by themselves.) "
+            f"Received: tags[{row}, {time}]={int(ops.convert_to_numpy(tags)[row, time])}"
+        )
+    return None
+
+
+def _known(x: Tensor) -> bool:
+    """Whether a tensor has values by now, instead of being traced by a compiler."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        from jax.core import Tracer
+
+        return not isinstance(x, Tracer)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.executing_eagerly()
+    return True
+
+
 def checked_allowed(allowed: Tensor, chain: Chain) -> Tensor:
     """(batch, time, tags) booleans for the chain, all true where masked.
 

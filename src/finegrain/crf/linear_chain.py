@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from finegrain.crf import log_space
 from finegrain.crf.backend import backend
 from finegrain.crf.chain import Chain
-from finegrain.crf.checks import checked_allowed, checked_chain, checked_count, checked_tags
+from finegrain.crf.checks import (
+    checked_allowed,
+    checked_chain,
+    checked_count,
+    checked_tags,
+    refuse_tags_outside,
+)
 from finegrain.crf.k_best import k_best
 from finegrain.crf.potentials import unpack
 from finegrain.crf.sampling import sample
@@ -104,8 +112,13 @@ class LinearChain:
 
         Returns:
             (batch,) scores; −inf if a transition is forbidden, 0 for an empty sequence.
+
+        Raises:
+            TypeError: if tags are not integers.
+            ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
+                is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return backend.score(self._chain, checked_tags(tags, self._chain))
+        return self._of_tags(backend.score, tags)
 
     def log_partition(self) -> Tensor:
         """The log of the sum of exp(s(y)) over all tag sequences.
@@ -123,8 +136,13 @@ class LinearChain:
 
         Returns:
             (batch,) log-probabilities; −inf for an impossible sequence.
+
+        Raises:
+            TypeError: if tags are not integers.
+            ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
+                is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return backend.log_prob(self._chain, checked_tags(tags, self._chain))
+        return self._of_tags(backend.log_prob, tags)
 
     def log_prob_partial(self, allowed: Tensor) -> Tensor:
         """The log-probability that each tag is one of those allowed: for partial labels.
@@ -210,6 +228,22 @@ class LinearChain:
         """
         tags = sample(self._chain.shifted()[0], checked_count(n, "n"), seed)
         return self._masked(tags, axis=0)
+
+    def _of_tags(self, function: Callable[[Chain, Tensor], Tensor], tags: Tensor) -> Tensor:
+        """The value of tags; NaN, which moves nothing, for tags that a compiled step cannot refuse.
+
+        PyTorch looks tags up one by one and finds by itself what is outside.
+        """
+        tags = checked_tags(tags, self._chain)
+        if keras.backend.backend() == "torch":
+            try:
+                return function(self._chain, tags)
+            except (IndexError, RuntimeError):
+                refuse_tags_outside(tags, self._chain)
+                raise
+        outside = refuse_tags_outside(tags, self._chain)
+        value = function(self._chain, tags)
+        return value if outside is None else ops.where(outside, np.nan, value)
 
     def _masked(self, tags: Tensor, axis: int | None = None) -> Tensor:
         """Tags with −1 where masked; `axis` is an additional one."""

@@ -7,10 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from finegrain.crf.checks import checked_count
 from finegrain.crf.constraints import Constraints
 from finegrain.crf.potentials import pack
 
 Tensor = Any
+
+INITIALIZERS = ("kernel_initializer", "transitions_initializer", "boundaries_initializer")
+REGULARIZERS = ("kernel_regularizer", "transitions_regularizer", "boundaries_regularizer")
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -38,6 +42,10 @@ class CRF(keras.layers.Layer):
             the loss and in decoding. Defaults to none.
         kernel_initializer: Of the (features, tags) weight matrix.
         transitions_initializer: Of the (tags, tags) transitions.
+        boundaries_initializer: Of the scores of the first and the last tag, (tags,) each.
+        kernel_regularizer: Of the weight matrix. Defaults to none, as the others.
+        transitions_regularizer: Of the transitions.
+        boundaries_regularizer: Of the scores of the first tag, and of those of the last.
         **kwargs: Keras's own, such as `name` and `dtype`.
 
     Input shape: (batch, time, features) with an optional boolean mask (batch, time), such as
@@ -76,18 +84,24 @@ class CRF(keras.layers.Layer):
         constraints: Any = None,
         kernel_initializer: Any = "glorot_uniform",
         transitions_initializer: Any = "zeros",
+        boundaries_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        transitions_regularizer: Any = None,
+        boundaries_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(num_tags, int) or num_tags < 1:
-            raise ValueError(f"`num_tags` should be a positive integer. Received: {num_tags!r}")
-        self.num_tags = num_tags
+        self.num_tags = checked_count(num_tags, "num_tags")
         self.use_projection = use_projection
         self.use_transitions = use_transitions
         self.use_boundaries = use_boundaries
         self.constraints = Constraints.of(constraints, num_tags)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.transitions_initializer = keras.initializers.get(transitions_initializer)
+        self.boundaries_initializer = keras.initializers.get(boundaries_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.transitions_regularizer = keras.regularizers.get(transitions_regularizer)
+        self.boundaries_regularizer = keras.regularizers.get(boundaries_regularizer)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -95,7 +109,10 @@ class CRF(keras.layers.Layer):
         width = _checked_width(input_shape)
         if self.use_projection:
             self.kernel = self.add_weight(
-                name="kernel", shape=(width, self.num_tags), initializer=self.kernel_initializer
+                name="kernel",
+                shape=(width, self.num_tags),
+                initializer=self.kernel_initializer,
+                regularizer=self.kernel_regularizer,
             )
             self.bias = self.add_weight(name="bias", shape=(self.num_tags,), initializer="zeros")
         elif width != self.num_tags:
@@ -109,12 +126,17 @@ class CRF(keras.layers.Layer):
                 name="transitions",
                 shape=(self.num_tags, self.num_tags),
                 initializer=self.transitions_initializer,
+                regularizer=self.transitions_regularizer,
                 autocast=False,
             )
         if self.use_boundaries:
             for name in ("start", "end"):
                 weight = self.add_weight(
-                    name=name, shape=(self.num_tags,), initializer="zeros", autocast=False
+                    name=name,
+                    shape=(self.num_tags,),
+                    initializer=self.boundaries_initializer,
+                    regularizer=self.boundaries_regularizer,
+                    autocast=False,
                 )
                 setattr(self, name, weight)
 
@@ -168,8 +190,8 @@ class CRF(keras.layers.Layer):
             "use_transitions": self.use_transitions,
             "use_boundaries": self.use_boundaries,
             "constraints": None if self.constraints is None else self.constraints.get_config(),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "transitions_initializer": keras.initializers.serialize(self.transitions_initializer),
+            **{name: keras.initializers.serialize(getattr(self, name)) for name in INITIALIZERS},
+            **{name: keras.regularizers.serialize(getattr(self, name)) for name in REGULARIZERS},
         }
 
 

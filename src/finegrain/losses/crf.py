@@ -20,7 +20,9 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
 
     Args:
         per: `"sequence"` sums over the positions of a sequence; `"tag"` divides that by their
-            number, so that long and short sequences weigh the same.
+            number, so that long and short sequences weigh the same; `"batch_tag"` divides it by
+            their mean number in the batch, so that all positions weigh the same: with the default
+            reduction that is the mean over all tags of the batch.
         reduction: Over the batch, as in all Keras losses. The default is the mean over the
             sequences. Sample weights have shape (batch,).
         name: The loss's name.
@@ -37,7 +39,9 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         impossible one (by constraints) infinitely much.
 
     Raises:
-        ValueError: if `per` is neither, or y_pred is not made of potentials.
+        ValueError: if `per` is none of these, y_pred is not made of potentials, or a tag is not
+            below their number. What is compiled cannot raise that: there the loss is NaN, and
+            the sequence moves nothing.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -56,18 +60,23 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if per not in ("sequence", "tag"):
-            raise ValueError(f"`per` should be 'sequence' or 'tag'. Received: per={per!r}")
+        if per not in ("sequence", "tag", "batch_tag"):
+            raise ValueError(
+                f"`per` should be 'sequence', 'tag' or 'batch_tag'. Received: per={per!r}"
+            )
         self.per = per
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(batch,) negative log-likelihoods."""
         chain, tags = labelled_chain(y_true, y_pred)
         loss = -chain.log_prob(tags)
-        if self.per == "tag":
-            count = ops.sum(ops.cast(chain.mask, loss.dtype), axis=1)
-            loss = loss / ops.maximum(count, ops.ones_like(count))
-        return loss
+        if self.per == "sequence":
+            return loss
+        count = ops.sum(ops.cast(chain.mask, loss.dtype), axis=1)
+        if self.per == "batch_tag":
+            examples = ops.cast(ops.maximum(ops.shape(count)[0], 1), loss.dtype)
+            return loss * (examples / ops.maximum(ops.sum(count), ops.ones_like(examples)))
+        return loss / ops.maximum(count, ops.ones_like(count))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal loss."""
