@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -64,8 +65,10 @@ def checked_chain(
     return Chain(chain.scores._replace(transitions=transitions), valid)
 
 
-def checked_tags(tags: Tensor, chain: Chain) -> Tensor:
-    """(batch, time) int32 tags for the chain.
+def checked_tags(tags: Tensor, shape: Sequence[Any]) -> Tensor:
+    """(batch, time) int32 tags, for emissions of a (batch, time, tags) shape.
+
+    Of a chain without positions, those of the masked one that stands in for them.
 
     Raises:
         TypeError: if they are not integers.
@@ -74,11 +77,9 @@ def checked_tags(tags: Tensor, chain: Chain) -> Tensor:
     tags = ops.convert_to_tensor(tags)
     if "int" not in keras.backend.standardize_dtype(tags.dtype):
         raise TypeError(f"`tags` should be integers. Received: tags.dtype={tags.dtype}")
-    emission = chain.scores.emissions[:, :, 0]
-    if tags.shape[1:] == (0,):
-        tags = ops.zeros_like(emission, dtype="int32")
-    check_tags_shape(tags, emission)
-    return _cast(tags, "int32")
+    check_tags_shape(tags, shape[:2])
+    tags = _cast(tags, "int32")
+    return ops.pad(tags, ((0, 0), (0, 1))) if shape[1] == 0 else tags
 
 
 def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
@@ -117,8 +118,8 @@ def _known(x: Tensor) -> bool:
     return True
 
 
-def checked_allowed(allowed: Tensor, chain: Chain) -> Tensor:
-    """(batch, time, tags) booleans for the chain, all true where masked.
+def checked_allowed(allowed: Tensor, shape: Sequence[Any], chain: Chain) -> Tensor:
+    """(batch, time, tags) booleans for the chain of emissions of that shape, true where masked.
 
     Raises:
         TypeError: if they are not boolean.
@@ -127,14 +128,13 @@ def checked_allowed(allowed: Tensor, chain: Chain) -> Tensor:
     allowed = ops.convert_to_tensor(allowed)
     if keras.backend.standardize_dtype(allowed.dtype) != "bool":
         raise TypeError(f"`allowed` should be boolean. Received: allowed.dtype={allowed.dtype}")
-    emissions = chain.scores.emissions
-    if len(allowed.shape) == 3 and allowed.shape[1] == 0:
-        allowed = ops.ones_like(emissions, dtype="bool")
-    if not fits(allowed.shape, emissions.shape):
+    if not fits(allowed.shape, shape):
         raise ValueError(
             "`allowed` should have shape (batch, time, tags), here "
-            f"{tuple(emissions.shape)}. Received: allowed.shape={tuple(allowed.shape)}"
+            f"{tuple(shape)}. Received: allowed.shape={tuple(allowed.shape)}"
         )
+    if shape[1] == 0:
+        allowed = ops.pad(allowed, ((0, 0), (0, 1), (0, 0)))
     return ops.logical_or(allowed, ops.logical_not(chain.valid)[:, :, None])
 
 
@@ -145,11 +145,11 @@ def checked_count(count: Any, name: str) -> int:
     return int(count)
 
 
-def check_tags_shape(tags: Tensor, mask: Tensor) -> None:
-    """Raises unless `tags` have the (batch, time) shape of the mask, as far as both are known."""
-    if not fits(tags.shape, mask.shape):
+def check_tags_shape(tags: Tensor, shape: Sequence[Any]) -> None:
+    """Raises unless `tags` have that (batch, time) shape, as far as both are known."""
+    if not fits(tags.shape, shape):
         raise ValueError(
-            f"`tags` should have shape (batch, time), here {tuple(mask.shape)}. "
+            f"`tags` should have shape (batch, time), here {tuple(shape)}. "
             f"Received: tags.shape={tuple(tags.shape)}"
         )
 

@@ -52,6 +52,9 @@ def k_best(chain: Chain, k: int) -> tuple[Tensor, Tensor]:
     best, (origins,) = scan(forward, zeros, xs, ["int32"])
     ways = ops.reshape(best + scores.end[:, None], (-1, num_tags * k))
     found, way = ops.top_k(ways, k)  # (B, k)
+    # An empty chain has one sequence, of no tags.
+    alone = ops.concatenate([ops.zeros((1,), found.dtype), worst[0]])
+    found = ops.where(ops.any(chain.valid, axis=1)[:, None], found, alone)
 
     def backward(way: Tensor, xs: Any) -> Any:
         origin, valid, first = xs

@@ -84,7 +84,7 @@ class LinearChain:
         mask: Tensor | None = None,
     ) -> None:
         self._chain = checked_chain(emissions, transitions, start, end, mask)
-        self._no_time = ops.convert_to_tensor(emissions).shape[1] == 0
+        self._shape = tuple(ops.convert_to_tensor(emissions).shape)  # (batch, time, tags)
 
     @classmethod
     def from_potentials(cls, potentials: Tensor) -> LinearChain:
@@ -162,7 +162,7 @@ class LinearChain:
             Yuta Tsuboi et al., Training Conditional Random Fields Using Incomplete Annotations,
             2008, https://aclanthology.org/C08-1113/
         """
-        allowed = checked_allowed(allowed, self._chain)
+        allowed = checked_allowed(allowed, self._shape, self._chain)
         shifted, _ = self._chain.shifted()
         scores = shifted.scores
         emissions = ops.where(allowed, scores.emissions, ops.full_like(scores.emissions, -np.inf))
@@ -234,7 +234,7 @@ class LinearChain:
 
         PyTorch looks tags up one by one and finds by itself what is outside.
         """
-        tags = checked_tags(tags, self._chain)
+        tags = checked_tags(tags, self._shape)
         if keras.backend.backend() == "torch":
             try:
                 return function(self._chain, tags)
@@ -250,10 +250,10 @@ class LinearChain:
         valid = self._chain.valid
         valid = valid if axis is None else ops.expand_dims(valid, axis)
         tags = ops.where(valid, tags, ops.full_like(tags, -1))
-        return tags[..., :0] if self._no_time else tags
+        return tags[..., :0] if self._shape[1] == 0 else tags
 
     def _in_time(self, x: Tensor) -> Tensor:
-        return x[:, :0] if self._no_time else x
+        return x[:, :0] if self._shape[1] == 0 else x
 
 
 def decode(potentials: Tensor) -> Tensor:

@@ -44,15 +44,17 @@ def sample(chain: Chain, n: int, seed: Any) -> Tensor:
         logits = log_space.conditional(at, xs[-2])  # (B, K, K)
         first = scores.start[None] + at.emission + xs[-2]  # (B, K)
         given = ops.where(at.first[:, :, None], first[:, None], logits)
+        before = ops.transpose(tag)  # (B, n)
         index = ops.broadcast_to(
-            ops.transpose(ops.maximum(tag, 0))[:, :, None], (batch, n, scores.num_tags)
+            ops.maximum(before, 0)[:, :, None], (batch, n, scores.num_tags)
         )
         rows = ops.take_along_axis(given, index, axis=1)  # (B, n, K)
         heap = ops.cumsum(log_space.softmax(rows, 2), axis=2)
         drawn = heap > ops.transpose(xs[-1], (1, 0, 2)) * heap[:, :, -1:]
         found = ops.cast(ops.argmax(drawn, axis=2), "int32")
-        found = ops.where(heap[:, :, -1] > 0, found, -1)
-        found = ops.where(at.valid, found, ops.transpose(tag))
+        begun = ops.logical_or(at.first, before >= 0)
+        found = ops.where(ops.logical_and(begun, heap[:, :, -1] > 0), found, -1)
+        found = ops.where(at.valid, found, before)
         return ops.transpose(found), (ops.transpose(found),)
 
     tag = ops.zeros((n, batch), dtype="int32")

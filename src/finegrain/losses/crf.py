@@ -87,7 +87,7 @@ def labelled_chain(y_true: Tensor, y_pred: Tensor) -> tuple[LinearChain, Tensor]
     """The chain over the positions that have a tag, and the (batch, time) int32 tags."""
     parts = unpack(y_pred)
     tags = as_tags(y_true)
-    check_tags_shape(tags, parts.mask)
+    check_tags_shape(tags, parts.mask.shape)
     chain = LinearChain(**parts._replace(mask=ops.logical_and(parts.mask, tags >= 0))._asdict())
     return chain, tags
 

@@ -92,7 +92,7 @@ class SpanF1(keras.metrics.Metric):
             found = ops.cast(found, "int32")
         else:
             found = decode(found)
-        check_tags_shape(tags, found)
+        check_tags_shape(tags, found.shape)
         counted = ops.logical_and(found >= 0, tags >= 0)
         order = _front(counted)
         true, mine = (

@@ -50,7 +50,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
         """
         tags = as_tags(y_true)
         decoded = decode(y_pred)
-        check_tags_shape(tags, decoded)
+        check_tags_shape(tags, decoded.shape)
         counted = ops.cast(ops.logical_and(decoded >= 0, tags >= 0), self.dtype)
         if sample_weight is not None:
             weight = ops.cast(ops.convert_to_tensor(sample_weight), self.dtype)

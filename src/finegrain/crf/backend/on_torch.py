@@ -77,7 +77,8 @@ def marginals(chain: Chain) -> Tensor:
         return log_space.counts(chain.shifted()[0])[1].emissions
     found = _sums(chain.scores, chain.mask, None)
     weight = found.value.new_full(found.value.shape, -1)
-    return found.backward(weight, found.saved)[0]
+    expected = found.backward(weight, found.saved)[0]
+    return expected if chain.mask is None else torch.where(chain.mask[:, :, None], expected, 0)
 
 
 def best_tags(chain: Chain) -> Tensor:
