@@ -2,7 +2,7 @@
 
 JAX runs compiled, once for each shape, since its loops would otherwise be traced anew in every
 call (with little optimization: compiling is all that takes time here). PyTorch and TensorFlow run
-eagerly. Everything comes back as NumPy arrays.
+eagerly, TensorFlow as a graph where asked to. Everything comes back as NumPy arrays.
 """
 
 from __future__ import annotations
@@ -33,14 +33,20 @@ def precision(dtype: str) -> Iterator[None]:
         yield
 
 
-def evaluate(function: Callable[[Arrays, Arrays], Any], parts: Arrays, fixed: Arrays) -> Any:
+def evaluate(
+    function: Callable[[Arrays, Arrays], Any], parts: Arrays, fixed: Arrays, graph: bool = False
+) -> Any:
     """What `function(parts, fixed)` returns, for dictionaries of arrays and None."""
     if BACKEND == "jax":
         return _arrays(_jitted(function, "value")(parts, fixed))
+    if BACKEND == "tensorflow" and graph:
+        function = _graph(function)
     return _arrays(function(_tensors(parts), _tensors(fixed)))
 
 
-def gradients(function: Callable[[Arrays, Arrays], Any], parts: Arrays, fixed: Arrays) -> Arrays:
+def gradients(
+    function: Callable[[Arrays, Arrays], Any], parts: Arrays, fixed: Arrays, graph: bool = False
+) -> Arrays:
     """The gradient of the scalar `function(parts, fixed)` for each array in `parts`."""
     parts = {name: part for name, part in parts.items() if part is not None}
     if BACKEND == "jax":
@@ -54,13 +60,8 @@ def gradients(function: Callable[[Arrays, Arrays], Any], parts: Arrays, fixed: A
         value = function(tensors, fixed)
         found = torch.autograd.grad(value, sources, allow_unused=True)
     else:
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            sources = [tensors[name] for name in names]
-            tape.watch(sources)
-            value = function(tensors, fixed)
-        found = tape.gradient(value, sources)
+        step = _graph(_taped) if graph else _taped
+        found = step(function, [tensors[name] for name in names], names, fixed)
     return {
         name: np.zeros_like(parts[name]) if gradient is None else _array(gradient)
         for name, gradient in zip(names, found, strict=True)
@@ -73,6 +74,22 @@ def _jitted(function: Callable[..., Any], what: str) -> Callable[..., Any]:
 
     function = jax.grad(function) if what == "gradient" else function
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
+
+
+@functools.cache
+def _graph(function: Callable[..., Any]) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    return tf.function(function)
+
+
+def _taped(function: Callable[..., Any], sources: list[Any], names: list[str], fixed: Any) -> Any:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        value = function(dict(zip(names, sources, strict=True)), fixed)
+    return tape.gradient(value, sources)
 
 
 def _tensors(arrays: Arrays) -> Arrays:

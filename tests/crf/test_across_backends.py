@@ -54,7 +54,6 @@ model.compile(
     fg.PerWeight(keras.optimizers.Adam(0.01), [fg.Rule("tags", learning_rate_multiplier=10.0)]),
     loss={"tags": fg.losses.CRFNegativeLogLikelihood(), "first": "mse"},
     metrics={"tags": [fg.metrics.ViterbiAccuracy(), fg.metrics.SpanF1(scheme)]},
-    jit_compile=False,  # is kept in the file, and PyTorch's compiler takes a minute
 )
 targets = {"tags": tags, "first": tags[:, :1].astype("float32")}
 model.fit(tokens, targets, batch_size=4, epochs=2, shuffle=False, verbose=0)
@@ -83,6 +82,7 @@ def test_training_goes_on_from_another_backend(other, tmp_path):
     model = keras.models.load_model(tmp_path / "model.keras")
     tokens, tags, first, *weights = np.load(tmp_path / "results.npz").values()
     targets = {"tags": tags, "first": first}
+    model.jit_compile = False  # A model from JAX says true, and PyTorch's compiler takes a minute.
     history = model.fit(tokens, targets, batch_size=4, shuffle=False, verbose=0).history
     assert {"tags_viterbi_accuracy", "tags_span_f1"} <= history.keys()
     for weight, expected in zip(model.weights, weights, strict=True):
