@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -38,3 +39,28 @@ def step_state(
     for position, variable in enumerate(variables):
         if id(variable) not in slots:
             yield names.get(id(variable), str(position)).lstrip("_"), variable
+
+
+def precise_dtype(weight: Any) -> str:
+    """The dtype in which a weight's state is kept: float32, or float64 for weights of float64."""
+    dtype = keras.backend.standardize_dtype(weight.dtype)
+    return "float64" if dtype == "float64" else "float32"
+
+
+def add_precise_slot(
+    optimizer: keras.optimizers.Optimizer, weight: keras.Variable, name: str
+) -> keras.Variable | None:
+    """A new state variable of the shape and layout of `weight`, in its `precise_dtype`.
+
+    `None` for weights that Keras overwrites with their gradients, as its own optimizers have it.
+    """
+    if optimizer._overwrite_variable_with_gradient(weight):
+        return None
+    if keras.backend.standardize_dtype(weight.dtype) == precise_dtype(weight):
+        return optimizer.add_variable_from_reference(weight, name=name)
+    return optimizer.add_variable(
+        weight.shape,
+        dtype=precise_dtype(weight),
+        layout=getattr(weight, "_layout", None),
+        name=f"{weight.path.replace('/', '_')}_{name}",
+    )
