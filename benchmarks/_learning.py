@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ def embedded(weights: Weights, x: Array, y: Array) -> Array:
 
 
 def layers(*widths: int) -> list[tuple[int, ...]]:
-    return [s for a, b in zip(widths, widths[1:], strict=False) for s in ((a, b), (b,))]
+    return [s for a, b in pairwise(widths) for s in ((a, b), (b,))]
 
 
 def halves(x: Any, y: Any, share: float = 0.2) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """Optimizers."""
 
 from finegrain.optimizers.adaptive_moments import AdaptiveMoments, AdaX
+from finegrain.optimizers.adaptive_step_size import AdaptiveStepSize
 from finegrain.optimizers.decay import AdamDecay, AdaXDecay, DecayPolicy, PowerDecay
 from finegrain.optimizers.exponentiated_gradient import ExponentiatedGradient
 from finegrain.optimizers.nonfinite import NonFiniteGradientError
@@ -12,6 +13,7 @@ __all__ = [
     "AdaXDecay",
     "AdamDecay",
     "AdaptiveMoments",
+    "AdaptiveStepSize",
     "DecayPolicy",
     "ExponentiatedGradient",
     "NonFiniteGradientError",

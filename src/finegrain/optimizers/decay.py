@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from finegrain.checks import checked_positive, finite
-from finegrain.optimizers.conditional import is_traced
+from finegrain.optimizers.conditional import is_traced, outside_of_graphs
 
 CHECKED_STEPS = (1, 2, 3, 10, 100, 10_000, 887_273, 10_000_000)
 
@@ -32,7 +31,7 @@ class DecayPolicy(ABC):
 
     @abstractmethod
     def __call__(self, step: Any) -> Any:
-        """The weight $w_t$ in [0, 1], float32, of the step or steps $t$ = 1, 2, …"""
+        """The weight $w_t$ in [0, 1], float32, of the step or steps $t$, from 1 on."""
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -206,13 +205,9 @@ def checked_min_weight(min_weight: Any) -> float:
 
 def _value(decay: Callable[[Any], Any], step: int) -> float | None:
     """The weight at `step`; `None` where a compiled function is being traced by JAX."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.init_scope():
-            return float(np.asarray(decay(_float(step))))
-    weight = decay(_float(step))
-    return None if is_traced(weight) else float(ops.convert_to_numpy(weight))
+    with outside_of_graphs():
+        weight = decay(_float(step))
+        return None if is_traced(weight) else float(ops.convert_to_numpy(weight))
 
 
 def _at_most_one(weight: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.checks import checked_positive
-from finegrain.optimizers.conditional import is_traced
+from finegrain.optimizers.conditional import is_traced, outside_of_graphs
 from finegrain.optimizers.sparse import dense, is_sparse
 
 # exp of more would overflow float32; less than this floor would leave its normal numbers.
@@ -295,22 +295,13 @@ def _values_arrive_later() -> bool:
 
 def _is_positive(variable: Any) -> bool:
     """Whether all values are finite and > 0. Only the answer leaves the device."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Out of the function that may be being traced, where weights have no values.
-        with tf.init_scope():
-            return _positive(variable)
-    return _positive(variable)
-
-
-def _positive(variable: Any) -> bool:
-    value = ops.convert_to_tensor(variable)
-    answer = ops.all(ops.logical_and(value > 0, ops.isfinite(value)))
-    if is_traced(answer):
-        raise ValueError(
-            "ExponentiatedGradient should be built outside of the compiled function, where it can "
-            "see whether the weights are positive: call `optimizer.build(variables)` first. "
-            f"Received: {_path(variable)} inside a function that JAX is tracing"
-        )
-    return bool(answer)
+    with outside_of_graphs():
+        value = ops.convert_to_tensor(variable)
+        answer = ops.all(ops.logical_and(value > 0, ops.isfinite(value)))
+        if not is_traced(answer):
+            return bool(answer)
+    raise ValueError(
+        "ExponentiatedGradient should be built outside of the compiled function, where it can "
+        "see whether the weights are positive: call `optimizer.build(variables)` first. "
+        f"Received: {_path(variable)} inside a function that JAX is tracing"
+    )

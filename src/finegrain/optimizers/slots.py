@@ -26,6 +26,10 @@ def weight_slots(
         for index, slot in enumerate(slots):
             if isinstance(slot, keras.Variable):
                 yield index, attribute.lstrip("_"), slot
+    inner = _held(optimizer)
+    if inner is not None:
+        for index, name, slot in weight_slots(inner, weights):
+            yield index, f"inner_{name}", slot
 
 
 def step_state(
@@ -36,9 +40,18 @@ def step_state(
     """Those of `variables` that serve all weights, such as step counts: (name, variable)."""
     slots = {id(variable) for _, _, variable in weight_slots(optimizer, weights)}
     names = {id(value): name for name, value in vars(optimizer).items()}
+    inner = _held(optimizer)
+    if inner is not None:
+        names |= {id(value): f"inner_{name.lstrip('_')}" for name, value in vars(inner).items()}
+        names |= {id(number): number.name for number in vars(optimizer).get("_numbers", [])}
     for position, variable in enumerate(variables):
         if id(variable) not in slots:
             yield names.get(id(variable), str(position)).lstrip("_"), variable
+
+
+def _held(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
+    """The optimizer that AdaptiveStepSize keeps out of Keras's sight."""
+    return getattr(getattr(optimizer, "_state", None), "inner", None)
 
 
 def precise_dtype(weight: Any) -> str:
