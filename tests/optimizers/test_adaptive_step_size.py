@@ -38,6 +38,13 @@ def run(optimizer, gradients, start=(1.0, 1.0)):
     return np.array(seen, "float64")
 
 
+def built_fast(optimizer):
+    """A compiled model; on TensorFlow without XLA, which takes long for so small a model."""
+    model = mlp()
+    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+    return model
+
+
 def rate_of(optimizer):
     return float(ops.convert_to_numpy(optimizer.learning_rate))
 
@@ -56,7 +63,7 @@ class TestProduct:
         np.testing.assert_allclose(run(optimizer, gradients), expected, rtol=1e-5)
 
     def test_two_steps_by_hand(self):
-        """0.1·e^{ln 2} is the second step of what keeps its sign, 0.1·e^{-ln 2} of what does not."""
+        """The second step is twice the first of what keeps its sign, and half of what does not."""
         optimizer = AdaptiveStepSize(optimizers.SGD(0.1), mode="product", gain_rate=np.log(2))
         seen = run(optimizer, [[1.0, 1.0], [1.0, -1.0]])
         np.testing.assert_allclose(seen, [[0.9, 0.9], [0.7, 0.95]], rtol=1e-6)
@@ -69,8 +76,7 @@ class TestSign:
             optimizers.SGD(0.1), mode="sign", gain_rate=np.log(2), max_gain=4.0
         )
         seen = run(optimizer, [[1.0, 1.0], [3.0, -0.5], [2.0, -2.0], [1.0, 1.0]], (2.0, 2.0))
-        # First: gains 1, 1; 2, ½ (average 0.1); 4, 1/4 (0.09 − 0.05 > 0); 4 (bound), 1/2.
-        # The second average is 0.9·(0.04) − 0.2 < 0 at the last step, whose gradient is 1: 1/8 → 1/4.
+        # Averages of the second: 0, 0.1, 0.04, −0.164, so that its gain would be 1/8 at last.
         steps = 0.1 * np.array([[1, 1], [2 * 3, -0.5 * 0.5], [4 * 2, -2 * 0.25], [4, 0.25]])
         np.testing.assert_allclose(seen, 2 - steps.cumsum(0), rtol=1e-5)
 
@@ -125,8 +131,9 @@ class TestScale:
         """From 1e-6 to 1 a model ends alike, where Adam itself is anything from still to lost."""
         losses = {}
         for rate in (1e-6, 1e-3, 1.0):
-            model = compiled(AdaptiveStepSize(optimizers.Adam(rate)), jit=True)
-            losses[rate] = model.fit(X, Y, batch_size=8, epochs=150, verbose=0).history["loss"]
+            model = built_fast(AdaptiveStepSize(optimizers.Adam(rate)))
+            history = model.fit(X, Y, batch_size=8, epochs=150, verbose=0, shuffle=False).history
+            losses[rate] = history["loss"]
         assert losses[1e-6][0] > 1.9
         ends = [history[-1] for history in losses.values()]
         assert max(ends) < 0.35 * losses[1e-6][0]
@@ -137,11 +144,11 @@ class TestScale:
         optimizer = AdaptiveStepSize(optimizers.Adam(0.1))
         before = None
         (weight,) = variables(w=[1.0, 1.0])
-        for step in range(60):
+        for step in range(120):
             apply(optimizer, [weight], [[1.0, 1.0] if step < 10 else [0.0, 0.0]])
-            if step == 40:
+            if step == 80:
                 before = rate_of(optimizer)
-        assert rate_of(optimizer) <= before
+        assert rate_of(optimizer) < 1.02 * before
 
     def test_weights_of_zero_move(self):
         seen = run(AdaptiveStepSize(optimizers.SGD(1.0)), [[1.0, 2.0]], (0.0, 0.0))
@@ -186,7 +193,7 @@ def test_a_gain_rate_of_zero_is_the_optimizer_alone(mode, inner):
 
 class TestLearningRate:
     def test_what_is_logged(self):
-        model = compiled(AdaptiveStepSize(optimizers.Adam(1e-6)), jit=True)
+        model = built_fast(AdaptiveStepSize(optimizers.Adam(1e-6)))
         keep = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)
         logged = model.fit(X, Y, batch_size=8, epochs=20, verbose=0, callbacks=[keep]).history
         rates = logged["learning_rate"]
@@ -227,12 +234,12 @@ class TestTogether:
         np.testing.assert_allclose([*values([slow, fast])], [[0.95], [0.9]], rtol=1e-6)
 
     def test_in_per_weight_resumes_under_other_rules(self, tmp_path):
-        rules = [fg.Rule("head", learning_rate_multiplier=1.0), fg.Rule("encoder")]
+        rules = [fg.Rule("head/kernel", learning_rate_multiplier=1.0)]
         model = push(
             compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), groups()))
         )
         model.save_weights(tmp_path / "model.weights.h5")
-        resumed = compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), rules[:1]))
+        resumed = compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), rules))
         resumed.optimizer.build(resumed.trainable_variables)
         resumed.load_weights(tmp_path / "model.weights.h5")
         for a, b in zip(values(push(resumed).weights), values(push(model).weights), strict=True):
@@ -274,7 +281,7 @@ class TestTogether:
             AdaptiveStepSize(optimizers.Adam(1e-3), mode=mode), initial_scale=8.0
         )
         for model, optimizer in zip(models, (plain, scaled), strict=True):
-            model.compile(optimizer, "mse", jit_compile=BACKEND != "torch")
+            model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
             train(model, epochs=3)
         for a, b in zip(*(values(model.weights) for model in models), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

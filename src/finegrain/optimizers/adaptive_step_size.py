@@ -33,7 +33,7 @@ REFUSED = {
 class AdaptiveStepSize(keras.optimizers.Optimizer):
     r"""Step sizes that are learned by exponentiated gradient, round any Keras optimizer.
 
-    If $\delta_t$ is the step that the given optimizer takes at learning rate 1, weights move by
+    With $\delta_t$, the step that the given optimizer takes at learning rate 1, weights move by
 
     $$\theta_{t+1} = \theta_t + \eta\, \nu_{t+1} \odot \delta_t,$$
 
@@ -64,7 +64,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
-            learning rate is $\eta$, its clipping, accumulation and averaging are those of the whole.
+            learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
         mode: `"scale"`, `"product"` or `"sign"`.
         gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"` and 0.01 for the others.
             That of `"product"` has the unit of one by a squared gradient: it fits one problem.
@@ -213,7 +213,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         variables, inner = list(trainable_variables), self._state.inner
         rate = ops.cast(super()._get_current_learning_rate(), "float32")
         before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        taken = ops.convert_to_tensor(inner._iterations)
+        taken = ops.copy(ops.convert_to_tensor(inner._iterations))
         if isinstance(inner, PerWeight):
             inner._take_notice_of_the_compiler(grads)
             inner._state.book.begin_step()
@@ -316,7 +316,7 @@ def _refuse(optimizer: Any) -> None:
 def _refuse_rules(optimizer: PerWeight) -> None:
     rules = [live.rule for live in optimizer._state.book.rules]
     for rule in rules:
-        for name in ("learning_rate", "weight_decay", "optimizer"):
+        for name in ("learning_rate", "weight_decay", "template"):
             if getattr(rule, name, None) is not None:
                 raise ValueError(
                     f"Round PerWeight, AdaptiveStepSize keeps the ratios of multipliers; a rule's "
