@@ -7,18 +7,25 @@ only, so that JAX makes one program of them all: a loop over the steps of a batc
 from __future__ import annotations
 
 import gzip
+import json
 import math
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax import numpy as jnp
+from _common import RESULTS, one_thread
+
+one_thread()
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax  # noqa: E402 (reads its settings when it is imported)
+from jax import numpy as jnp  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 STEPS, RECORDS, EXAMPLES = 2000, 40, 2048
@@ -303,9 +310,66 @@ def task_of(name: str) -> Task:
     return TASKS[name]()
 
 
-@dataclass(frozen=True)
-class Timing:
-    """What a step costs."""
+class Store:
+    """Results of pieces of a long benchmark, each written as soon as it is there."""
 
-    microseconds: float
-    state_per_weight: float
+    def __init__(self, name: str) -> None:
+        self.path = RESULTS / f"{name}.json"
+        self.results = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def piece(self, key: str, compute: Callable[[], Any], again: bool = False) -> Any:
+        """What is stored under `key`; computed and stored where it is missing."""
+        if key not in self.results or again:
+            print(key, flush=True)
+            self.results[key] = compute()
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(json.dumps(self.results, indent=1, sort_keys=True) + "\n")
+        return self.results[key]
+
+
+def losses(
+    task: Task, method: Method, rates: Sequence[float], seeds: Sequence[int], steps: int
+) -> dict[str, Any]:
+    """The final losses of many runs as JSON: (rates, seeds) numbers, `None` where not finite."""
+    curves = run_all(task, method, rates, seeds, steps)
+    return {
+        "rates": [float(rate) for rate in rates],
+        **{
+            part: [[float(f"{x:.5g}") if np.isfinite(x) else None for x in row] for row in final(c)]
+            for part, c in curves.items()
+        },
+    }
+
+
+def means(result: dict[str, Any], part: str) -> np.ndarray:
+    """The mean over the seeds, for each rate; infinite where a run diverged."""
+    rows = [[np.inf if x is None else x for x in row] for row in result[part]]
+    return np.array(rows).mean(1)
+
+
+def cost(task: Task, method: Method, steps: int = 2000) -> dict[str, float]:
+    """Microseconds of a training step of one model, and numbers of state for each weight."""
+    x, y = (jnp.asarray(a[: task.batch]) for a in task.train)
+    weights = initial(task.shapes, jax.random.key(0))
+    state = method.init(weights, jnp.float32(1e-3))
+
+    @jax.jit
+    def run(weights: Weights, state: Any) -> Any:
+        def step(carry: Any, _: Any) -> Any:
+            weights, state = carry
+            return method.update(state, jax.grad(task.loss)(weights, x, y), weights), None
+
+        def swapped(carry: Any, _: Any) -> Any:
+            (weights, state), _ = step(carry, _)
+            return (weights, state), None
+
+        return jax.lax.scan(swapped, (weights, state), None, length=steps)[0]
+
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        jax.block_until_ready(run(weights, state))
+        times.append(time.perf_counter() - begin)
+    size = sum(math.prod(shape) for shape in task.shapes)
+    held = sum(np.size(leaf) for leaf in jax.tree.leaves(state))
+    return {"microseconds": 1e6 * min(times[1:]) / steps, "state_per_weight": held / size}
