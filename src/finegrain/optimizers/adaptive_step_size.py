@@ -51,7 +51,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     `"scale"`, one number for all weights, for training from a learning rate that nobody tuned: it
     grows while gradients agree with the way that the weights have come. With the way
-    $p_t = \rho\,(p_{t-1} + \eta \nu_t \delta_{t-1})$ and the cosine
+    $p_t = \rho\,(p_{t-1} + \delta_{t-1})$ and the cosine
     $c_t = -\langle g_t, p_t \rangle / (|g_t|\, |p_t|)$ over all weights together,
 
     $$\log \nu_{t+1} = \log \nu_t + \gamma\, f(\bar c_t), \qquad
@@ -59,8 +59,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     where $f(c) = c$ for $c > 0$, $c + \kappa$ for $c < -\kappa$, and a slow decrease, like
     $t^{-1/4}$, between: that is where the weights go round in the noise of the gradients. With
-    `estimator="drift"` it is $f = c_t + \kappa$ for all $c_t$. The first step is made so small that
-    any learning rate does for a start.
+    `estimator="drift"` it is $f = c_t + \kappa$ for all $c_t$, and $p_t$ the distance from a slow
+    average of the weights. The first step is made so small that any learning rate does for a start.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
@@ -69,7 +69,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"` and 0.01 for the others.
             That of `"product"` has the unit of one by a squared gradient: it fits one problem.
         estimator: For `"scale"`, `"alignment"` or `"drift"`.
-        memory: For `"scale"`, $\rho$ in [0, 1): 0.97 by default, 0.99 for `"drift"`.
+        memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
         tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
         max_change: For `"scale"`, how large each step may be beside the weights, as a ratio of
             norms over all of them, or `None`. By default 0.02, and `None` for `"drift"`.
@@ -237,6 +237,18 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         for variable, old, move in zip(variables, before, moves, strict=True):
             variable.assign(ops.cast(_precise(old) + move, variable.dtype))
 
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets all state variables, in the order of `variables`."""
+        variables = self.variables
+        if not self.built or len(weights) != len(variables):
+            raise ValueError(
+                "`set_weights` takes one array for each of `optimizer.variables` of a built "
+                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
+                f"built={self.built}"
+            )
+        for variable, value in zip(variables, weights, strict=True):
+            variable.assign(value)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
         given = self._state.given
@@ -357,7 +369,7 @@ def _rule(mode: Any, *, estimator: str, **arguments: Any) -> StepSizes:
     drift = estimator == "drift"
     default = {
         "gain_rate": (0.1 if drift else 0.2) if mode == "scale" else 0.01,
-        "memory": 0.99 if drift else 0.97,
+        "memory": 0.99 if drift else 0.96,
         "tolerance": 0.02 if drift else 0.05,
     }
     given = {name: v for name, v in arguments.items() if v is not None or name not in default}

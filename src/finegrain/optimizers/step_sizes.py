@@ -186,8 +186,9 @@ class Scale(StepSizes):
         log_scale.assign(log)
         mean_cosine.assign(mean)
         moves = [rate * ops.cast(ops.exp(log), step.dtype) * step for step in steps]
-        for way, variable, move in zip(ways, first, moves, strict=True):
-            variable.assign(self.memory * (way + move))
+        # In steps of one size the way turns as soon as they do, however small they have become.
+        for way, variable, last in zip(ways, first, moves if self.drift else steps, strict=True):
+            variable.assign(self.memory * (way + last))
         return moves
 
     def _growth(self, cosine: Any, taken: Any) -> Any:
