@@ -59,7 +59,9 @@ OWN = {
         for name in ("adaptive_moments", "adax", "exponentiated_gradient", "adaptive_step_size")
     },
     "adaptive_step_size_scale": partial(step_size, learning_rate=LEARNING_RATE),
-    "adaptive_step_size_product": partial(step_size, learning_rate=LEARNING_RATE, mode="product"),
+    "adaptive_step_size_product": partial(
+        step_size, learning_rate=LEARNING_RATE, mode="product", gain_rate=1e-4
+    ),
 }
 """The library's own, with what cannot be one of several groups: one step size for all weights."""
 
