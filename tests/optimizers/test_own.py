@@ -39,14 +39,16 @@ def minimized(optimizer, gradient, start, steps):
 
         run = jax.jit(lambda: jax.lax.fori_loop(0, steps, step, ([weight.value], state)))
         return np.asarray(run()[0][0])
-    apply = optimizer.apply
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        apply = tf.function(optimizer.apply)
-        apply([gradient(weight.value)], [weight])
+        step = tf.function(lambda: optimizer.apply([gradient(tf.identity(weight.value))], [weight]))
+        for _ in range(steps):
+            step()
+        return values([weight])[0]
     for _ in range(steps):
-        apply([gradient(ops.stop_gradient(ops.convert_to_tensor(weight)))], [weight])
+        here = ops.stop_gradient(ops.convert_to_tensor(weight))
+        optimizer.apply([gradient(here)], [weight])
     return values([weight])[0]
 
 
