@@ -62,8 +62,8 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     >>> optimizer = fg.optimizers.AdaptiveMoments(0.1, decay=decay)
     >>> for gradient in ([1.0, 4.0], [1.0, -4.0]):
     ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-    >>> print(keras.ops.convert_to_numpy(weight).round(4).tolist())
-    [0.8, 0.9053]
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.8    0.9053]
 
     Notes:
         Keras's Adam adds its $\epsilon$ to the root of the average before that is corrected, so
@@ -156,26 +156,28 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         """`update_step` of all weights, each of its operations one call for them all."""
         import torch
 
+        # Its operations on lists of tensors, which torch's own optimizers are made of.
+        foreach: Any = torch
         indices = [self._get_variable_index(variable) for variable in variables]
         m = [self._momentums[index].value for index in indices]
         v = [self._velocities[index].value for index in indices]
         with torch.no_grad():
             weight, rate = self._weight_and_rate(learning_rate)
             gradients = [g.to(own.dtype) for g, own in zip(grads, m, strict=True)]
-            torch._foreach_lerp_(m, gradients, 1 - self.beta_1)
-            difference = torch._foreach_mul(gradients, gradients)
-            torch._foreach_sub_(difference, v)
-            torch._foreach_mul_(difference, weight)
-            torch._foreach_add_(v, difference)
+            foreach._foreach_lerp_(m, gradients, 1 - self.beta_1)
+            difference = foreach._foreach_mul(gradients, gradients)
+            foreach._foreach_sub_(difference, v)
+            foreach._foreach_mul_(difference, weight)
+            foreach._foreach_add_(v, difference)
             if self.epsilon_inside:
-                root = torch._foreach_add(v, self.epsilon)
-                torch._foreach_sqrt_(root)
+                root = foreach._foreach_add(v, self.epsilon)
+                foreach._foreach_sqrt_(root)
             else:
-                root = torch._foreach_sqrt(v)
-                torch._foreach_add_(root, self.epsilon)
-            step = torch._foreach_div(m, root)
-            torch._foreach_mul_(step, rate)
-            torch._foreach_sub_([variable.value for variable in variables], step)
+                root = foreach._foreach_sqrt(v)
+                foreach._foreach_add_(root, self.epsilon)
+            step = foreach._foreach_div(m, root)
+            foreach._foreach_mul_(step, rate)
+            foreach._foreach_sub_([variable.value for variable in variables], step)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
@@ -233,8 +235,8 @@ class AdaX(AdaptiveMoments):
     >>> optimizer = fg.optimizers.AdaX(0.1)
     >>> for gradient in ([1.0, 4.0], [1.0, -4.0]):
     ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-    >>> print(keras.ops.convert_to_numpy(weight).round(4).tolist())
-    [0.971, 0.991]
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.971 0.991]
 
     Notes:
         The recurrence as published overflows float32 at step 887,273 (with the default $\beta_2$;

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from finegrain.checks import checked_positive, finite
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.optimizers.slots import add_precise_slot
 from finegrain.optimizers.sparse import dense
-from finegrain.optimizers.step_sizes import MODES, StepSizes
+from finegrain.optimizers.step_sizes import StepSizes, rule_of
 from finegrain.template import Template
 
 # Why the step of an optimizer cannot be taken at another size.
@@ -90,8 +88,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     ...     keras.optimizers.SGD(0.1), mode="product", gain_rate=0.5)
     >>> for gradient in ([1.0, 1.0], [2.0, -2.0]):
     ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-    >>> print(keras.ops.convert_to_numpy(weight).round(4).tolist())
-    [0.3563, 0.9736]
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.3563 0.9736]
 
     Notes:
         `learning_rate` is the effective one, $\eta \nu$, as callbacks log it; where $\nu$ has a
@@ -163,7 +161,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             "max_gain": max_gain,
         }
         self._state = _State(
-            optimizer, _at_rate_one(optimizer, template), _rule(mode, **self.arguments)
+            optimizer, _at_rate_one(optimizer, template), rule_of(mode, **self.arguments)
         )
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -354,39 +352,3 @@ def _refuse_replicas() -> None:
                 "with keras.distribution on JAX. Received: a strategy of "
                 f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas"
             )
-
-
-def _rule(mode: Any, *, estimator: str, **arguments: Any) -> StepSizes:
-    """The mode's rule, with its arguments checked."""
-    if mode not in MODES:
-        raise ValueError(
-            f"`mode` should be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
-        )
-    if estimator not in ("alignment", "drift"):
-        raise ValueError(
-            f"`estimator` should be 'alignment' or 'drift'. Received: estimator={estimator!r}"
-        )
-    drift = estimator == "drift"
-    default = {
-        "gain_rate": (0.1 if drift else 0.2) if mode == "scale" else 0.01,
-        "memory": 0.99 if drift else 0.96,
-        "tolerance": 0.02 if drift else 0.05,
-    }
-    given = {name: v for name, v in arguments.items() if v is not None or name not in default}
-    values = default | given
-    values["gain_rate"] = checked_positive("gain_rate", values["gain_rate"], zero=True)
-    for name in ("memory", "tolerance"):
-        number = finite(values[name])
-        if number is None or not 0 <= number < 1:
-            raise ValueError(
-                f"`{name}` should be a number in [0, 1). Received: {name}={values[name]!r}"
-            )
-    for name in ("max_change", "first_step"):
-        if values[name] is not None:
-            values[name] = checked_positive(name, values[name])
-    if checked_positive("max_gain", values["max_gain"]) <= 1:
-        raise ValueError(
-            f"`max_gain` should be greater than 1. Received: max_gain={values['max_gain']!r}"
-        )
-    values["log_max_gain"] = math.log(values.pop("max_gain"))
-    return MODES[mode](drift=drift, **values)

@@ -82,8 +82,8 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
     >>> optimizer = fg.optimizers.ExponentiatedGradient(learning_rate=1.0, normalize=True)
     >>> gradient = keras.ops.convert_to_tensor(np.log([2.0, 1.0, 1.0]).astype("float32"))
     >>> optimizer.apply([gradient], [weight])
-    >>> print(keras.ops.convert_to_numpy(weight).round(4).tolist())
-    [0.1111, 0.3333, 0.5556]
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.1111 0.3333 0.5556]
 
     In a model, for the weights that are meant to be positive only:
 

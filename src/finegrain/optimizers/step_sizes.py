@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from keras import ops
 
+from finegrain.checks import checked_positive, finite
+
 # Of the exponent: exp of more is no float32.
 LARGEST = 80.0
 # How much of the average of past cosines, and of past gradients, a step keeps.
@@ -214,6 +216,42 @@ class Scale(StepSizes):
 
 
 MODES: dict[str, type[StepSizes]] = {"scale": Scale, "product": Product, "sign": Sign}
+
+
+def rule_of(mode: Any, *, estimator: str, **arguments: Any) -> StepSizes:
+    """The mode's rule, with its arguments checked."""
+    if mode not in MODES:
+        raise ValueError(
+            f"`mode` should be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
+        )
+    if estimator not in ("alignment", "drift"):
+        raise ValueError(
+            f"`estimator` should be 'alignment' or 'drift'. Received: estimator={estimator!r}"
+        )
+    drift = estimator == "drift"
+    default = {
+        "gain_rate": (0.1 if drift else 0.2) if mode == "scale" else 0.01,
+        "memory": 0.99 if drift else 0.96,
+        "tolerance": 0.02 if drift else 0.05,
+    }
+    given = {name: v for name, v in arguments.items() if v is not None or name not in default}
+    values: dict[str, Any] = default | given
+    values["gain_rate"] = checked_positive("gain_rate", values["gain_rate"], zero=True)
+    for name in ("memory", "tolerance"):
+        number = finite(values[name])
+        if number is None or not 0 <= number < 1:
+            raise ValueError(
+                f"`{name}` should be a number in [0, 1). Received: {name}={values[name]!r}"
+            )
+    for name in ("max_change", "first_step"):
+        if values[name] is not None:
+            values[name] = checked_positive(name, values[name])
+    if checked_positive("max_gain", values["max_gain"]) <= 1:
+        raise ValueError(
+            f"`max_gain` should be greater than 1. Received: max_gain={values['max_gain']!r}"
+        )
+    values["log_max_gain"] = math.log(values.pop("max_gain"))
+    return MODES[mode](drift=drift, **values)
 
 
 def _dot(one: Tensors, other: Tensors) -> Any:
