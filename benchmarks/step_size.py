@@ -105,6 +105,12 @@ def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
         "the number as initial estimate, which for the largest is no fair use of them.\n\n"
         "*Floor* marks tasks whose training loss cannot reach 0; on the others ratios compare "
         "numbers near 0.\n\n"
+        "The defaults of AdaptiveStepSize were chosen on these same tasks, by their losses from "
+        "1e-6 and 1 with two of the seeds, and so look better here than on a task of yours. They "
+        "reach the aim, within 5 % of tuned Adam from every rate, on the training loss of four of "
+        "the five tasks with a floor, and miss it on `diabetes`, a network of 97 weights; where "
+        "the training loss has no floor they lose to a tuned rate by far. Hypergradient descent is "
+        "Adam's with a hyper-rate of 1e-7, not tuned.\n\n"
         f"Machine: {machine()}; "
         + ", ".join(f"{k} {v}" for k, v in versions("jax", "keras", "optax").items())
         + ". Again on yours: `python benchmarks/step_size.py`.\n"
