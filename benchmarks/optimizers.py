@@ -119,7 +119,7 @@ def page(results: dict[str, Any], tasks: list[str]) -> str:
         "# AdaX beside its relatives\n\n"
         "Final losses at the best of 13 learning rates between 1e-4 and 0.1, chosen for each "
         f"optimizer, task and part of the data; means over the seeds {SEEDS}; 2,000 steps at a "
-        "constant rate.\n\n"
+        "constant rate. inf: at each rate a run diverged.\n\n"
         f"Machine: {machine()}. Again on yours: `python benchmarks/optimizers.py`.\n"
     ]
     for part in ("train", "validation"):
