@@ -296,7 +296,9 @@ def _one() -> float:
 
 def _precise(x: Any) -> Any:
     dtype = keras.backend.standardize_dtype(x.dtype)
-    return ops.cast(x, "float64" if dtype == "float64" else "float32")
+    if dtype in ("float32", "float64"):
+        return ops.convert_to_tensor(x)
+    return ops.cast(x, "float32")
 
 
 def _refuse(optimizer: Any) -> None:

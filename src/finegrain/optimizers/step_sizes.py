@@ -255,8 +255,7 @@ def rule_of(mode: Any, *, estimator: str, **arguments: Any) -> StepSizes:
 
 
 def _dot(one: Tensors, other: Tensors) -> Any:
-    products = [ops.cast(ops.sum(a * b), "float32") for a, b in zip(one, other, strict=True)]
-    return sum(products)
+    return ops.cast(sum(ops.sum(a * b) for a, b in zip(one, other, strict=True)), "float32")
 
 
 def _norm(tensors: Tensors) -> Any:
