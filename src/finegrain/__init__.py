@@ -10,6 +10,7 @@ try:
         metrics,
         monitoring,
         optimizers,
+        plots,
         tagging,
     )
 except ModuleNotFoundError as error:
@@ -43,6 +44,7 @@ __all__ = [
     "metrics",
     "monitoring",
     "optimizers",
+    "plots",
     "tagging",
     "with_gradients",
 ]

@@ -102,7 +102,8 @@ class TestNumbers:
         np.testing.assert_allclose(
             watch.history["gradient_norm"], sgd_by_hand([0.0] * 4, 1)[0], rtol=2e-4
         )
-        assert np.linalg.norm(watch.history["update_norm"]) <= 1.01e-6
+        # Weights of about 1 are rounded by 6e-8 each.
+        assert np.linalg.norm(watch.history["update_norm"]) <= 1.1e-6
 
     @pytest.mark.parametrize("every", [2, 3, 100])
     def test_every(self, every):

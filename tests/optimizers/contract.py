@@ -17,6 +17,14 @@ import finegrain as fg
 
 LEARNING_RATE = 0.05
 
+
+def step_size(
+    learning_rate: Any, mode: str = "scale", **arguments: Any
+) -> fg.optimizers.AdaptiveStepSize:
+    """Learned step sizes round Adam."""
+    return fg.optimizers.AdaptiveStepSize(optimizers.Adam(learning_rate), mode, **arguments)
+
+
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     name: partial(factory, **{"learning_rate": LEARNING_RATE, **arguments})
     for name, factory, arguments in [
@@ -37,9 +45,27 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
         ("lamb", optimizers.Lamb, {}),
         ("muon", optimizers.Muon, {}),
         ("schedule_free_adamw", optimizers.ScheduleFreeAdamW, {"weight_decay": 0.05}),
+        ("adaptive_moments", fg.optimizers.AdaptiveMoments, {"decay": fg.optimizers.PowerDecay()}),
+        ("adax", fg.optimizers.AdaX, {"weight_decay": 0.05}),
+        ("exponentiated_gradient", fg.optimizers.ExponentiatedGradient, {}),
+        ("adaptive_step_size", step_size, {"mode": "sign"}),
     ]
 }
 """Name → factory that takes the optimizer's arguments."""
+
+OWN = {
+    **{
+        name: OPTIMIZERS[name]
+        for name in ("adaptive_moments", "adax", "exponentiated_gradient", "adaptive_step_size")
+    },
+    "adaptive_step_size_scale": partial(step_size, learning_rate=LEARNING_RATE),
+    "adaptive_step_size_product": partial(
+        step_size, learning_rate=LEARNING_RATE, mode="product", gain_rate=1e-4
+    ),
+}
+"""The library's own, with what cannot be one of several groups: one step size for all weights."""
+
+WITHOUT_WEIGHT_DECAY = {"exponentiated_gradient"}
 
 _random = np.random.default_rng(7)
 X = _random.normal(size=(16, 3)).astype("float32")
@@ -58,9 +84,10 @@ def mlp() -> keras.Model:
 
 
 def fill(model: keras.Model, seed: int = 11) -> None:
-    """Gives `model` weights that depend on `seed` only."""
+    """Gives `model` weights that depend on `seed` only, all > 0, which any optimizer takes."""
     random = np.random.default_rng(seed)
-    model.set_weights([random.normal(size=w.shape).astype("float32") for w in model.get_weights()])
+    drawn = [np.abs(random.normal(size=w.shape)) + 0.1 for w in model.get_weights()]
+    model.set_weights([values.astype("float32") for values in drawn])
 
 
 def groups(encoder: float = 1.0, bias: float = 1.0) -> list[fg.Rule]:

@@ -27,12 +27,17 @@ Y = _random.normal(size=(STEPS, BATCH, TARGETS)).astype("float32")
 
 OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "adam": lambda: keras.optimizers.Adam(0.05),
+    "adax": lambda: fg.optimizers.AdaX(0.2),
+    "step_size": lambda: fg.optimizers.AdaptiveStepSize(
+        keras.optimizers.Adam(0.05), first_step=None, max_change=None
+    ),
     "sgd_clipped": lambda: keras.optimizers.SGD(0.2, momentum=0.9, global_clipnorm=0.5),
 }
 CASES = [*OPTIMIZERS, "adam_nan"]
 """What PerWeight wraps; in a case `*_nan` it meets a NaN, and is to skip the step."""
-# With MirroredStrategy Keras clips on each replica by itself, before the gradients are summed up.
-CASES_UNCLIPPED = [case for case in CASES if "clipped" not in case]
+# With MirroredStrategy Keras clips on each replica by itself, before the gradients are summed up,
+# and step sizes are not learned.
+CASES_UNCLIPPED = [case for case in CASES if "clipped" not in case and case != "step_size"]
 CASES_RESUMED = [case for case in CASES if not case.endswith("_nan")]
 
 

@@ -1,4 +1,4 @@
-"""Pins the private parts of Keras's optimizers that PerWeight builds on.
+"""Pins the private parts of Keras's optimizers that the library builds on.
 
 Nothing here is about finegrain. A failure says that this release of Keras has changed a part that
 `finegrain.optimizers` relies on: adapt it there first.
@@ -343,3 +343,51 @@ def test_callbacks_look_for_these_attributes():
     assert optimizers.LossScaleOptimizer(sgd).inner_optimizer is sgd, changed("`inner_optimizer`")
     multi = optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD(), {}))
     assert hasattr(multi, "optimizers"), changed("`MultiOptimizer.optimizers`")
+
+
+def test_what_is_set_while_a_model_is_loaded(tmp_path, weights):
+    """`ExponentiatedGradient` looks at weights when it is built, but not before they are read."""
+    from keras.src.backend.common import global_state
+
+    attribute = "shared_objects/id_to_obj_map"
+    seen = []
+
+    @keras.saving.register_keras_serializable(package="test_keras_hooks")
+    class Looking(optimizers.SGD):
+        def build(self, variables):
+            seen.append(global_state.get_global_attribute(attribute) is not None)
+            super().build(variables)
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(Looking(0.1), "mse")
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras")
+    assert seen[0] is False, changed(f"`{attribute}`: set where nothing is loaded")
+    assert seen[-1] is True, changed(f"`{attribute}`: not set while a model is loaded")
+    assert global_state.get_global_attribute(attribute) is None, changed(f"`{attribute}`")
+
+
+def test_the_learning_rate_is_read_in_one_place(weights):
+    """`learning_rate`, a step and weight decay all ask `_get_current_learning_rate`."""
+
+    class Halved(Recorder):
+        def _get_current_learning_rate(self):
+            return 0.5 * ops.convert_to_tensor(super()._get_current_learning_rate())
+
+    recorder = Halved(0.5, weight_decay=0.5)
+    recorder.apply(tensors([1.0, 1.0], [1.0, 1.0]), weights)
+    assert float(ops.convert_to_numpy(recorder.learning_rate)) == 0.25, changed("`learning_rate`")
+    assert float(ops.convert_to_numpy(recorder.seen.received[2])) == 0.25, changed(
+        "which learning rate `_backend_update_step` receives"
+    )
+    optimizers.Optimizer._apply_weight_decay(recorder, weights)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(weights[0].value),
+        [0.875, 0.875],
+        err_msg=changed("which learning rate weight decay takes"),
+    )
+    optimizers.Optimizer.learning_rate.fset(recorder, 0.25)
+    assert float(ops.convert_to_numpy(recorder.learning_rate)) == 0.125, changed(
+        "`learning_rate`: how it is set"
+    )

@@ -1,7 +1,23 @@
 """Optimizers."""
 
+from finegrain.optimizers.adaptive_moments import AdaptiveMoments, AdaX
+from finegrain.optimizers.adaptive_step_size import AdaptiveStepSize
+from finegrain.optimizers.decay import AdamDecay, AdaXDecay, DecayPolicy, PowerDecay
+from finegrain.optimizers.exponentiated_gradient import ExponentiatedGradient
 from finegrain.optimizers.nonfinite import NonFiniteGradientError
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.optimizers.with_gradients import with_gradients
 
-__all__ = ["NonFiniteGradientError", "PerWeight", "with_gradients"]
+__all__ = [
+    "AdaX",
+    "AdaXDecay",
+    "AdamDecay",
+    "AdaptiveMoments",
+    "AdaptiveStepSize",
+    "DecayPolicy",
+    "ExponentiatedGradient",
+    "NonFiniteGradientError",
+    "PerWeight",
+    "PowerDecay",
+    "with_gradients",
+]

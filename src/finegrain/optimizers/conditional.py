@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -73,6 +74,15 @@ def _run_if_on_tensorflow(
     tf.distribute.get_replica_context().merge_call(
         in_cross_replica_context, args=(condition, *arguments)
     )
+
+
+def outside_of_graphs() -> AbstractContextManager[Any]:
+    """On TensorFlow, a context in which variables have values, also while a graph is traced."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
 
 
 def is_traced(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -25,6 +26,10 @@ def weight_slots(
         for index, slot in enumerate(slots):
             if isinstance(slot, keras.Variable):
                 yield index, attribute.lstrip("_"), slot
+    inner = _held(optimizer)
+    if inner is not None:
+        for index, name, slot in weight_slots(inner, weights):
+            yield index, f"inner_{name}", slot
 
 
 def step_state(
@@ -35,6 +40,40 @@ def step_state(
     """Those of `variables` that serve all weights, such as step counts: (name, variable)."""
     slots = {id(variable) for _, _, variable in weight_slots(optimizer, weights)}
     names = {id(value): name for name, value in vars(optimizer).items()}
+    inner = _held(optimizer)
+    if inner is not None:
+        names |= {id(value): f"inner_{name.lstrip('_')}" for name, value in vars(inner).items()}
+        names |= {id(number): number.name for number in vars(optimizer).get("_numbers", [])}
     for position, variable in enumerate(variables):
         if id(variable) not in slots:
             yield names.get(id(variable), str(position)).lstrip("_"), variable
+
+
+def _held(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
+    """The optimizer that AdaptiveStepSize keeps out of Keras's sight."""
+    return getattr(getattr(optimizer, "_state", None), "inner", None)
+
+
+def precise_dtype(weight: Any) -> str:
+    """The dtype in which a weight's state is kept: float32, or float64 for weights of float64."""
+    dtype = keras.backend.standardize_dtype(weight.dtype)
+    return "float64" if dtype == "float64" else "float32"
+
+
+def add_precise_slot(
+    optimizer: keras.optimizers.Optimizer, weight: keras.Variable, name: str
+) -> keras.Variable | None:
+    """A new state variable of the shape and layout of `weight`, in its `precise_dtype`.
+
+    `None` for weights that Keras overwrites with their gradients, as its own optimizers have it.
+    """
+    if optimizer._overwrite_variable_with_gradient(weight):
+        return None
+    if keras.backend.standardize_dtype(weight.dtype) == precise_dtype(weight):
+        return optimizer.add_variable_from_reference(weight, name=name)
+    return optimizer.add_variable(
+        weight.shape,
+        dtype=precise_dtype(weight),
+        layout=getattr(weight, "_layout", None),
+        name=f"{weight.path.replace('/', '_')}_{name}",
+    )

@@ -1,0 +1,375 @@
+"""What the benchmarks of learning share: tasks on real data, and many runs of one method at once.
+
+A run is a whole training. Those of one method on one task differ in the learning rate and the seed
+only, so that JAX makes one program of them all: a loop over the steps of a batch of models.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from _common import RESULTS, one_thread
+
+one_thread()
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax  # noqa: E402 (reads its settings when it is imported)
+from jax import numpy as jnp  # noqa: E402
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+STEPS, RECORDS, EXAMPLES = 2000, 40, 2048
+
+Array = Any
+Weights = list[Array]
+
+
+class Task(NamedTuple):
+    """A model, its data and how it is trained."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    shapes: Sequence[tuple[int, ...]]
+    loss: Callable[[Weights, Array, Array], Array]
+    batch: int
+    # Whether the model can fit its training set, so that the loss has no floor but 0.
+    interpolates: bool
+
+
+class Method(NamedTuple):
+    """An optimizer as two functions, of which the learning rate is an argument."""
+
+    init: Callable[[Weights, Array], Any]
+    update: Callable[[Any, Weights, Weights], tuple[Weights, Any]]
+
+
+def of_keras(factory: Callable[[], Any], shapes: Sequence[tuple[int, ...]]) -> Method:
+    """A Keras optimizer, whose learning rate is one of its variables."""
+    import keras
+
+    optimizer = factory()
+    weights = [keras.Variable(np.zeros(shape, "float32")) for shape in shapes]
+    optimizer.build(weights)
+    names = [variable.path for variable in optimizer.variables]
+    place = next(i for i, name in enumerate(names) if name.endswith("learning_rate"))
+    state = [variable.value for variable in optimizer.variables]
+
+    def init(_weights: Weights, rate: Array) -> Any:
+        return [jnp.asarray(rate, "float32") if i == place else s for i, s in enumerate(state)]
+
+    def update(state: Any, gradients: Weights, weights: Weights) -> tuple[Weights, Any]:
+        return optimizer.stateless_apply(state, gradients, weights)
+
+    return Method(init, update)
+
+
+def of_optax(factory: Callable[[Array], Any], _shapes: Any = None) -> Method:
+    """An optimizer of optax, made for a learning rate that the program is given."""
+    import optax
+
+    def init(weights: Weights, rate: Array) -> Any:
+        return rate, factory(rate).init(weights)
+
+    def update(state: Any, gradients: Weights, weights: Weights) -> tuple[Weights, Any]:
+        rate, inner = state
+        updates, inner = factory(rate).update(gradients, inner, weights)
+        return optax.apply_updates(weights, updates), (rate, inner)
+
+    return Method(init, update)
+
+
+def initial(shapes: Sequence[tuple[int, ...]], key: Array) -> Weights:
+    """Normal kernels of variance 1 / inputs, zero biases."""
+    keys = jax.random.split(key, len(shapes))
+    return [
+        jax.random.normal(k, shape) / math.sqrt(shape[-2]) if len(shape) > 1 else jnp.zeros(shape)
+        for k, shape in zip(keys, shapes, strict=True)
+    ]
+
+
+def run_all(
+    task: Task, method: Method, rates: Sequence[float], seeds: Sequence[int], steps: int = STEPS
+) -> dict[str, np.ndarray]:
+    """Losses of each rate and seed, of shape (rates, seeds, records), on both parts of the data."""
+    x, y = map(jnp.asarray, task.train)
+    chosen = np.random.default_rng(0).permutation(len(x))[:EXAMPLES]
+    x_some, y_some = x[chosen], y[chosen]
+    x_valid, y_valid = (jnp.asarray(a[:EXAMPLES]) for a in task.validation)
+
+    def step(carry: Any, _: Any) -> Any:
+        weights, state, key = carry
+        key, own = jax.random.split(key)
+        rows = jax.random.randint(own, (task.batch,), 0, len(x))
+        gradients = jax.grad(task.loss)(weights, x[rows], y[rows])
+        weights, state = method.update(state, gradients, weights)
+        return (weights, state, key), None
+
+    def record(carry: Any, _: Any) -> Any:
+        carry, _ = jax.lax.scan(step, carry, None, length=steps // RECORDS)
+        weights = carry[0]
+        return carry, (task.loss(weights, x_some, y_some), task.loss(weights, x_valid, y_valid))
+
+    def run(rate: Array, seed: Array) -> Any:
+        key = jax.random.key(seed)
+        weights = initial(task.shapes, jax.random.fold_in(key, 1))
+        carry = (weights, method.init(weights, rate), key)
+        return jax.lax.scan(record, carry, None, length=RECORDS)[1]
+
+    every = jnp.array([(rate, seed) for rate in rates for seed in seeds], "float32")
+    train, validation = jax.jit(jax.vmap(run))(every[:, 0], every[:, 1].astype("int32"))
+    shape = (len(rates), len(seeds), RECORDS)
+    return {
+        "train": np.asarray(train).reshape(shape),
+        "validation": np.asarray(validation).reshape(shape),
+    }
+
+
+def final(losses: np.ndarray) -> np.ndarray:
+    """The mean of the last two records, or infinity where training diverged."""
+    last = losses[..., -2:].mean(-1)
+    return np.where(np.isfinite(last), last, np.inf)
+
+
+def cross_entropy(scores: Array, y: Array) -> Array:
+    return -jnp.take_along_axis(jax.nn.log_softmax(scores), y[:, None], axis=1).mean()
+
+
+def dense(weights: Weights, x: Array, y: Array, activation: Any = jax.nn.relu) -> Array:
+    """Cross entropy of a multilayer perceptron."""
+    *hidden, kernel, bias = weights
+    for k, b in zip(hidden[::2], hidden[1::2], strict=True):
+        x = activation(x @ k + b)
+    return cross_entropy(x @ kernel + bias, y)
+
+
+def regression(weights: Weights, x: Array, y: Array) -> Array:
+    """Mean squared error of a perceptron with one hidden layer."""
+    return jnp.mean((jnp.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3] - y) ** 2)
+
+
+def embedded(weights: Weights, x: Array, y: Array) -> Array:
+    """Cross entropy of a perceptron of embedded symbols, (batch, window) integers."""
+    return dense(weights[1:], weights[0][x].reshape(len(x), -1), y)
+
+
+def layers(*widths: int) -> list[tuple[int, ...]]:
+    return [s for a, b in pairwise(widths) for s in ((a, b), (b,))]
+
+
+def halves(x: Any, y: Any, share: float = 0.2) -> tuple[Any, Any]:
+    """Training and validation parts."""
+    order = np.random.default_rng(1).permutation(len(x))
+    x, y = np.asarray(x, "float32")[order], np.asarray(y)[order]
+    cut = int(len(x) * share)
+    return (x[cut:], y[cut:]), (x[:cut], y[:cut])
+
+
+def standardized(x: np.ndarray) -> np.ndarray:
+    return ((x - x.mean(0)) / (x.std(0) + 1e-8)).astype("float32")
+
+
+def digits() -> Task:
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return Task(*halves(x / 16, y), layers(64, 32, 10), dense, 32, True)
+
+
+def digits_small_batch() -> Task:
+    return digits()._replace(batch=8)
+
+
+def digits_tanh() -> Task:
+    """Three hidden layers."""
+    loss = partial(dense, activation=jnp.tanh)
+    return digits()._replace(shapes=layers(64, 32, 32, 32, 10), loss=loss)
+
+
+def wine() -> Task:
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    return Task(*halves(standardized(x), y), layers(13, 16, 3), dense, 16, True)
+
+
+def diabetes() -> Task:
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    y = standardized(y[:, None])
+    return Task(*halves(standardized(x), y), layers(10, 8, 1), regression, 16, False)
+
+
+def mnist() -> Task:
+    """Images of half the size."""
+    folder = DATA / "mnist"
+    with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), "uint8", offset=16).reshape(-1, 14, 2, 14, 2)
+    with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), "uint8", offset=8).astype("int32")
+    x = images.mean((2, 4)).reshape(len(images), -1) / 255
+    return Task(*halves(x, labels), layers(196, 32, 10), dense, 32, False)
+
+
+def windows(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """For each position of each row its neighbourhood, 0 outside of the row."""
+    out = []
+    for row in rows:
+        padded = np.pad(np.asarray(row, "int32"), width)
+        out.append(np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1)[: len(row)])
+    return np.concatenate(out)
+
+
+def numbers(rows: Sequence[Sequence[str]], size: int) -> dict[str, int]:
+    """Numbers of the most frequent symbols, from 2 on; 1 is for all others."""
+    counts = Counter(symbol for row in rows for symbol in row)
+    return {symbol: n for n, (symbol, _) in enumerate(counts.most_common(size - 2), 2)}
+
+
+def tagger(train: Any, validation: Any, tags: Sequence[str], size: int, width: int) -> Task:
+    """A tag for each symbol by the embeddings of its neighbourhood."""
+    number, tag = numbers([row for row, _ in train], size), {t: n for n, t in enumerate(tags)}
+
+    def encoded(part: Any) -> tuple[np.ndarray, np.ndarray]:
+        x = windows([[number.get(s, 1) for s in row] for row, _ in part], width)
+        return x, np.array([tag[t] for _, row in part for t in row], "int32")
+
+    shapes = [(size, 12), *layers(12 * (2 * width + 1), 32, len(tags))]
+    return Task(encoded(train), encoded(validation), shapes, embedded, 32, False)
+
+
+def ud_en_ewt() -> Task:
+    """Parts of speech of English words."""
+    from finegrain.tagging.corpus import read_columns
+
+    folder = DATA / "ud_en_ewt"
+    train, dev = (read_columns(folder / f"{p}.upos.tsv") for p in ("train", "dev"))
+    tags = sorted({tag for _, row in train for tag in row})
+    return tagger(train, dev, tags, 1500, 1)
+
+
+def ud_zh_gsdsimp() -> Task:
+    """Word segmentation of Chinese characters."""
+    import finegrain as fg
+    from finegrain.tagging.corpus import read_segmented
+
+    scheme, folder = fg.tagging.BMES(), DATA / "ud_zh_gsdsimp"
+
+    def read(part: str) -> Any:
+        rows = read_segmented(folder / f"{part}.seg.txt")
+        return [(list("".join(words)), list(map(int, scheme.encode(words)))) for words in rows]
+
+    return tagger(read("train"), read("dev"), range(4), 1500, 2)
+
+
+def characters() -> Task:
+    """The next character of Python's manual, by the eight before it."""
+    from finegrain.tagging.manual import manual_corpus
+
+    corpus, size = manual_corpus(), 64
+    rows = [[" ".join(words) for words in part] for part in (corpus.train, corpus.test)]
+    number = numbers(rows[0], size)
+
+    def encoded(part: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        x = windows([[number.get(c, 1) for c in row] for row in part], 8)
+        return x[:, :8], x[:, 8]
+
+    shapes = [(size, 12), *layers(96, 64, size)]
+    return Task(encoded(rows[0]), encoded(rows[1]), shapes, embedded, 32, False)
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    task.__name__: task
+    for task in [
+        digits,
+        digits_small_batch,
+        digits_tanh,
+        wine,
+        diabetes,
+        mnist,
+        ud_en_ewt,
+        ud_zh_gsdsimp,
+        characters,
+    ]
+}
+
+
+@cache
+def task_of(name: str) -> Task:
+    """The task of this name, its data read once."""
+    return TASKS[name]()
+
+
+class Store:
+    """Results of pieces of a long benchmark, each written as soon as it is there."""
+
+    def __init__(self, name: str) -> None:
+        self.path = RESULTS / f"{name}.json"
+        self.results = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def piece(self, key: str, compute: Callable[[], Any], again: bool = False) -> Any:
+        """What is stored under `key`; computed and stored where it is missing."""
+        if key not in self.results or again:
+            print(key, flush=True)
+            self.results[key] = compute()
+            self.path.parent.mkdir(exist_ok=True)
+            self.path.write_text(json.dumps(self.results, indent=1, sort_keys=True) + "\n")
+        return self.results[key]
+
+
+def losses(
+    task: Task, method: Method, rates: Sequence[float], seeds: Sequence[int], steps: int
+) -> dict[str, Any]:
+    """The final losses of many runs as JSON: (rates, seeds) numbers, `None` where not finite."""
+    curves = run_all(task, method, rates, seeds, steps)
+    return {
+        "rates": [float(rate) for rate in rates],
+        **{
+            part: [[float(f"{x:.5g}") if np.isfinite(x) else None for x in row] for row in final(c)]
+            for part, c in curves.items()
+        },
+    }
+
+
+def means(result: dict[str, Any], part: str) -> np.ndarray:
+    """The mean over the seeds, for each rate; infinite where a run diverged."""
+    rows = [[np.inf if x is None else x for x in row] for row in result[part]]
+    return np.array(rows).mean(1)
+
+
+def cost(task: Task, method: Method, steps: int = 2000) -> dict[str, float]:
+    """Microseconds of a training step of one model, and numbers of state for each weight."""
+    x, y = (jnp.asarray(a[: task.batch]) for a in task.train)
+    weights = initial(task.shapes, jax.random.key(0))
+    state = method.init(weights, jnp.float32(1e-3))
+
+    @jax.jit
+    def run(weights: Weights, state: Any) -> Any:
+        def step(carry: Any, _: Any) -> Any:
+            weights, state = carry
+            return method.update(state, jax.grad(task.loss)(weights, x, y), weights), None
+
+        def swapped(carry: Any, _: Any) -> Any:
+            (weights, state), _ = step(carry, _)
+            return (weights, state), None
+
+        return jax.lax.scan(swapped, (weights, state), None, length=steps)[0]
+
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        jax.block_until_ready(run(weights, state))
+        times.append(time.perf_counter() - begin)
+    size = sum(math.prod(shape) for shape in task.shapes)
+    held = sum(np.size(leaf) for leaf in jax.tree.leaves(state))
+    return {"microseconds": 1e6 * min(times[1:]) / steps, "state_per_weight": held / size}

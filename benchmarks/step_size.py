@@ -1,0 +1,226 @@
+"""How much the initial learning rate matters: AdaptiveStepSize and its rivals over seven decades.
+
+Each method trains each task from the rates 1e-6, 1e-5, … 1 with three seeds, 2,000 steps at a
+constant rate, and is compared with the best of 25 rates of plain Adam on the same seeds. A rival
+that has no learning rate gets the number as its initial estimate. Results are kept as they come:
+the next call goes on where the last was stopped. Needs JAX and `pip install 'finegrain[bench]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from _common import DOCS, machine, table, versions
+from _learning import (
+    DATA,
+    STEPS,
+    TASKS,
+    Method,
+    Store,
+    cost,
+    losses,
+    means,
+    of_keras,
+    of_optax,
+    task_of,
+)
+
+DECADES = [10.0**power for power in range(-6, 1)]
+GRID = list(np.geomspace(1e-5, 1e-1, 25))
+SEEDS, HELD_OUT_SEEDS = [0, 1, 2], [3, 4, 5]
+OURS = "AdaptiveStepSize(Adam)"
+
+
+def adam(rate: Any) -> Any:
+    import optax
+
+    return optax.adam(rate)
+
+
+def hypergradient(rate: Any, hyper_rate: float = 1e-7) -> Any:
+    """Adam-HD of Baydin et al.: the rate goes along the gradient by the last step's direction."""
+    import jax
+    import optax
+    from jax import numpy as jnp
+
+    direction = optax.scale_by_adam()
+
+    def init(weights: Any) -> Any:
+        zeros = jax.tree.map(jnp.zeros_like, weights)
+        return direction.init(weights), jnp.asarray(rate, "float32"), zeros
+
+    def update(gradients: Any, state: Any, weights: Any = None) -> Any:
+        inner, own_rate, last = state
+        own_rate = own_rate + hyper_rate * optax.tree.vdot(gradients, last)
+        steps, inner = direction.update(gradients, inner, weights)
+        return jax.tree.map(lambda s: -own_rate * s, steps), (inner, own_rate, steps)
+
+    return optax.GradientTransformation(init, update)
+
+
+def keras_method(make: Callable[[], Any]) -> Callable[[Any], Method]:
+    return lambda shapes: of_keras(make, shapes)
+
+
+def optax_method(make: Callable[[Any], Any]) -> Callable[[Any], Method]:
+    return lambda shapes: of_optax(make, shapes)
+
+
+def methods() -> dict[str, Callable[[Any], Method]]:
+    import keras
+    import optax
+    from optax import contrib
+
+    import finegrain as fg
+
+    step_size = fg.optimizers.AdaptiveStepSize
+    k = keras.optimizers
+    return {
+        "Adam": optax_method(adam),
+        "SGD, momentum 0.9": optax_method(lambda rate: optax.sgd(rate, 0.9)),
+        "Adam, hypergradient": optax_method(hypergradient),
+        "mechanize(Adam)": optax_method(lambda rate: contrib.mechanize(optax.adam(rate))),
+        "Prodigy": optax_method(lambda rate: contrib.prodigy(estim_lr0=rate)),
+        "DoG": optax_method(lambda rate: contrib.dog(init_step=("distance", rate))),
+        OURS: keras_method(lambda: step_size(k.Adam(1e-3, epsilon=1e-8))),
+        "the same, drift": keras_method(
+            lambda: step_size(k.Adam(1e-3, epsilon=1e-8), estimator="drift")
+        ),
+        "AdaptiveStepSize(SGD)": keras_method(lambda: step_size(k.SGD(1e-3, momentum=0.9))),
+    }
+
+
+def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
+    """The tables, as a page of the docs."""
+    results = store.results
+    parts = [
+        "# How much the initial learning rate matters\n\n"
+        "Final loss, relative to plain Adam at the best of 25 learning rates between 1e-5 and 0.1 "
+        f"(of each task and part of the data; the same seeds {SEEDS}; {steps} steps, constant "
+        "rates). A cell shows the best and the worst of the initial rates 1e-6, 1e-5, … 1; means "
+        "over the seeds; ∞ where a run diverged. Prodigy and DoG have no learning rate: they get "
+        "the number as initial estimate, which for the largest is no fair use of them.\n\n"
+        "*Floor* marks tasks whose training loss cannot reach 0; on the others ratios compare "
+        "numbers near 0.\n\n"
+        "The defaults of AdaptiveStepSize were chosen on these same tasks, by their losses from "
+        "1e-6 and 1 with two of the seeds, and so look better here than on a task of yours. They "
+        "reach the aim, within 5 % of tuned Adam from every rate, on the training loss of four of "
+        "the five tasks with a floor, and miss it on `diabetes`, a network of 97 weights (with "
+        "other seeds and half the steps, below, also on `ud_zh_gsdsimp`); where "
+        "the training loss has no floor they lose to a tuned rate by far. Hypergradient descent is "
+        "Adam's with a hyper-rate of 1e-7, not tuned.\n\n"
+        f"Machine: {machine()}; "
+        + ", ".join(f"{k} {v}" for k, v in versions("jax", "keras", "optax").items())
+        + ". Again on yours: `python benchmarks/step_size.py`.\n"
+    ]
+    for part in ("train", "validation"):
+        rows = []
+        for task in tasks:
+            grid = results.get(f"{task}/Adam grid")
+            if grid is None:
+                continue
+            best = means(grid, part).min()
+            cells = []
+            for name in names:
+                result = results.get(f"{task}/{name}")
+                ratio = None if result is None else means(result, part) / best
+                cells.append("" if ratio is None else f"{shown(ratio.min())}–{shown(ratio.max())}")
+            label = task if task_of(task).interpolates else f"{task} (floor)"
+            rows.append([label, f"{best:.3g}", *cells])
+        parts.append(f"\n## {part.title()} loss\n\n" + table(["task", "best Adam", *names], rows))
+    rows = [
+        [
+            name,
+            f"{results[f'cost/{name}']['microseconds']:.0f}",
+            f"{results[f'cost/{name}']['state_per_weight']:.2f}",
+        ]
+        for name in names
+        if f"cost/{name}" in results
+    ]
+    parts.append(
+        "\n## What a step costs\n\nMicroseconds of a whole training step on the task `mnist`, "
+        "compiled, one thread; numbers of state for each weight.\n\n"
+        + table(["", "µs a step", "state"], rows)
+    )
+    return "".join(parts)
+
+
+def held_out(tasks: list[str], again: bool) -> Store:
+    """Ours with other seeds and half the steps than those that its defaults were chosen with."""
+    store = Store("step_size_held_out")
+    for name in tasks:
+        if not (DATA.exists() or name in ("digits", "wine", "diabetes", "characters")):
+            continue
+        task = task_of(name)
+        for method, rates in (("Adam", GRID), (OURS, DECADES)):
+            made = methods()[method](task.shapes)
+            runs = partial(losses, task, made, rates, HELD_OUT_SEEDS, STEPS // 2)
+            store.piece(f"{name}/{method}", runs, again)
+    return store
+
+
+def held_out_page(store: Store, tasks: list[str]) -> str:
+    """A table of them."""
+    rows = []
+    for task in tasks:
+        if f"{task}/{OURS}" in store.results:
+            ratios = [
+                means(store.results[f"{task}/{OURS}"], part)
+                / means(store.results[f"{task}/Adam"], part).min()
+                for part in ("train", "validation")
+            ]
+            rows.append([task, *(f"{shown(r.min())}–{shown(r.max())}" for r in ratios)])
+    header = ["task", "train", "validation"]
+    return (
+        f"\n## With other seeds and {STEPS // 2} steps\n\n{OURS} against tuned Adam as above, with "
+        f"the seeds {HELD_OUT_SEEDS}, which nothing was chosen by:\n\n" + table(header, rows)
+    )
+
+
+def shown(ratio: float) -> str:
+    if not np.isfinite(ratio):
+        return "∞"
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" if ratio < 1e4 else f"{ratio:.0e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--methods", nargs="+", help="names of the table's columns")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--again", action="store_true", help="measure again what is stored")
+    parser.add_argument("--write", action="store_true", help="write the docs' page")
+    arguments, every = parser.parse_args(), methods()
+    names = arguments.methods or list(every)
+    store = Store("step_size" if arguments.steps == STEPS else f"step_size_{arguments.steps}")
+    for name in arguments.tasks:
+        try:
+            task = task_of(name)
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            print(f"{name} is left out: {error}")
+            continue
+        grid = every["Adam"](task.shapes)
+        tuned = partial(losses, task, grid, GRID, SEEDS, arguments.steps)
+        store.piece(f"{name}/Adam grid", tuned)
+        for method in names:
+            made = every[method](task.shapes)
+            runs = partial(losses, task, made, DECADES, SEEDS, arguments.steps)
+            store.piece(f"{name}/{method}", runs, arguments.again)
+    if "mnist" in arguments.tasks:
+        task = task_of("mnist")
+        for method in names:
+            made = every[method](task.shapes)
+            store.piece(f"cost/{method}", partial(cost, task, made), arguments.again)
+    text = page(store, list(every), list(TASKS), arguments.steps)
+    text += held_out_page(held_out(arguments.tasks, arguments.again), list(TASKS))
+    print(text)
+    if arguments.write:
+        (DOCS / "step-sizes.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""AdaptiveStepSize: step sizes that are learned while the weights are, round any optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from finegrain.optimizers.conditional import count_one, outside_of_graphs
+from finegrain.optimizers.per_weight import PerWeight
+from finegrain.optimizers.slots import add_precise_slot
+from finegrain.optimizers.sparse import dense
+from finegrain.optimizers.step_sizes import StepSizes, rule_of
+from finegrain.template import Template
+
+# Why the step of an optimizer cannot be taken at another size.
+REFUSED = {
+    "Lion": "it moves every weight by the same amount, so that its steps keep no direction",
+    "Lamb": "it sizes each step by the weight already",
+    "Adafactor": "with `relative_step=True` it chooses its learning rate itself",
+    "Ftrl": "it computes weights from all gradients, not steps from the last weights",
+    "ScheduleFreeAdamW": "it averages the weights, and its steps assume that it moved them",
+    "ExponentiatedGradient": "it multiplies weights, so that its steps are no multiples of a rate",
+    "AdaptiveStepSize": "its step sizes are learned already",
+}
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class AdaptiveStepSize(keras.optimizers.Optimizer):
+    r"""Step sizes that are learned by exponentiated gradient, round any Keras optimizer.
+
+    With $\delta_t$, the step that the given optimizer takes at learning rate 1, weights move by
+
+    $$\theta_{t+1} = \theta_t + \eta\, \nu_{t+1} \odot \delta_t,$$
+
+    where $\eta$ is its learning rate. What $\nu$ is depends on `mode`. With the gradient $g_t$:
+
+    `"product"`, one number for each weight, in the words of the article:
+
+    $$\nu_{t+1} = \nu_t \odot \exp(\gamma\, g_{t-1} \odot g_t), \qquad \nu_1 = 1.$$
+
+    `"sign"`, the same without the gradient's unit, and bounded: $\bar g$ is the average of past
+    gradients, of which each step keeps 0.9,
+
+    $$\nu_{t+1} = \operatorname{clip}\bigl(\nu_t \odot \exp(\gamma \operatorname{sign}(\bar g_{t-1})
+      \odot \operatorname{sign}(g_t)),\ 1/\text{max\_gain},\ \text{max\_gain}\bigr).$$
+
+    `"scale"`, one number for all weights, for training from a learning rate that nobody tuned: it
+    grows while gradients agree with the way that the weights have come. With the way
+    $p_t = \rho\,(p_{t-1} + \delta_{t-1})$ and the cosine
+    $c_t = -\langle g_t, p_t \rangle / (|g_t|\, |p_t|)$ over all weights together,
+
+    $$\log \nu_{t+1} = \log \nu_t + \gamma\, f(\bar c_t), \qquad
+      \bar c_t = 0.9\, \bar c_{t-1} + 0.1\, c_t,$$
+
+    where $f(c) = c$ for $c > 0$, $c + \kappa$ for $c < -\kappa$, and a slow decrease, like
+    $t^{-1/4}$, between: that is where the weights go round in the noise of the gradients. With
+    `estimator="drift"` it is $f = c_t + \kappa$ for all $c_t$, and $p_t$ the distance from a slow
+    average of the weights. The first step is made so small that any learning rate does for a start.
+
+    Args:
+        optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
+            learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
+        mode: `"scale"`, `"product"` or `"sign"`.
+        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"` and 0.01 for the others.
+            That of `"product"` has the unit of one by a squared gradient: it fits one problem.
+        estimator: For `"scale"`, `"alignment"` or `"drift"`.
+        memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
+        tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
+        max_change: For `"scale"`, how large each step may be beside the weights, as a ratio of
+            norms over all of them, or `None`. By default 0.02, and `None` for `"drift"`.
+        first_step: For `"scale"`, how large the first step may be, in the same way, or `None`.
+        max_gain: For `"sign"`, a number > 1.
+        name: The optimizer's name.
+        **kwargs: `learning_rate`, `weight_decay` and the arguments that all Keras optimizers have,
+            in the place of those of `optimizer`.
+
+    Raises:
+        ValueError: if an argument is out of range, or the step of `optimizer` cannot be resized;
+            at build, under a TensorFlow strategy of several replicas.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> weight = keras.Variable([1.0, 1.0], name="w")
+    >>> optimizer = fg.optimizers.AdaptiveStepSize(
+    ...     keras.optimizers.SGD(0.1), mode="product", gain_rate=0.5)
+    >>> for gradient in ([1.0, 1.0], [2.0, -2.0]):
+    ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.3563 0.9736]
+
+    Notes:
+        `learning_rate` is the effective one, $\eta \nu$, as callbacks log it; where $\nu$ has a
+        number for each weight, its geometric mean stands for it. Setting `learning_rate` sets the
+        effective one, from which learning goes on. A schedule multiplies $\nu$.
+
+        Weight decay is decoupled, takes the effective rate, and is no part of $\delta$ and $p$.
+
+        The given optimizer runs at a learning rate of 1. For Keras's SGD with momentum this is the
+        form in which the momentum knows no rate; it differs from its own under a schedule.
+
+        In `PerWeight` each group learns a scale of its own. Round `PerWeight` there is one for all,
+        and multipliers keep the ratios.
+
+        The article derives `"product"` for SGD without momentum; with other optimizers its signal
+        is not the derivative by the step size. The default scale was chosen by measurement; see
+        the guide, which also says where it loses to a tuned rate.
+
+        State: for `"scale"` the way $p$, as large as the weights, for the others twice as much;
+        float32, whatever the dtype of the weights. On TensorFlow sparse gradients are made dense
+        for it.
+
+    References:
+        Su Jianlin, Exponentiated gradient descent + meta-learning = adaptive learning rates, 2022,
+        https://kexue.fm/archives/8968
+        Ehsan Amid, Rohan Anil, Christopher Fifty and Manfred K. Warmuth, Step-size Adaptation Using
+        Exponentiated Gradient Updates, 2022, https://arxiv.org/abs/2202.00145
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+        mode: str = "scale",
+        *,
+        gain_rate: float | None = None,
+        estimator: str = "alignment",
+        memory: float | None = None,
+        tolerance: float | None = None,
+        max_change: float | None = 0.02,
+        first_step: float | None = 1e-3,
+        max_gain: float = 100.0,
+        name: str | None = "adaptive_step_size",
+        **kwargs: Any,
+    ) -> None:
+        optimizer = keras.optimizers.get(optimizer)
+        _refuse(optimizer)
+        per_weight = optimizer if isinstance(optimizer, PerWeight) else None
+        template = Template(optimizer) if per_weight is None else per_weight._state.book.template
+        arguments = template.shared_arguments() | {
+            "learning_rate": template.learning_rate,
+            "weight_decay": template.optimizer.weight_decay,
+        }
+        unknown = sorted(set(kwargs) - set(arguments))
+        if unknown:
+            raise TypeError(f"AdaptiveStepSize takes no arguments {unknown}. Received: {kwargs!r}")
+        super().__init__(name=name, **arguments | kwargs)
+        # What `exclude_from_weight_decay` was told is not in a config.
+        for attribute in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+            if hasattr(template.optimizer, attribute):
+                setattr(self, attribute, getattr(template.optimizer, attribute))
+        self.mode = mode
+        self.arguments = {
+            "gain_rate": gain_rate,
+            "estimator": estimator,
+            "memory": memory,
+            "tolerance": tolerance,
+            "max_change": max_change,
+            "first_step": first_step,
+            "max_gain": max_gain,
+        }
+        self._state = _State(
+            optimizer, _at_rate_one(optimizer, template), rule_of(mode, **self.arguments)
+        )
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates the state of the given optimizer and of the step sizes of `variables`."""
+        if self.built:
+            return
+        _refuse_replicas()
+        variables = list(variables)
+        super().build(variables)
+        self._state.inner.build(variables)
+        rule = self._state.rule
+        self._numbers = [
+            self.add_variable((), dtype="float32", aggregation="only_first_replica", name=number)
+            for number in rule.numbers
+        ]
+        slots = [[add_precise_slot(self, v, slot) for v in variables] for slot in rule.slots]
+        self._first_slots, self._second_slots = [*slots, [], []][:2]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The optimizer's own variables, then those of the given one."""
+        return [*self._variables, *self._state.inner.variables]
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()
+        if not self.built:
+            return rate
+        return ops.convert_to_tensor(rate) * self._multiplier()
+
+    def _multiplier(self) -> Any:
+        return self._state.rule.multiplier(self._numbers, self._first_slots)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The effective learning rate; setting it sets the base rate that makes it so."""
+        return self._get_current_learning_rate()
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        if self.built and not callable(learning_rate):
+            learning_rate = learning_rate / float(ops.convert_to_numpy(self._multiplier()))
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        variables, inner = list(trainable_variables), self._state.inner
+        rate = ops.cast(super()._get_current_learning_rate(), "float32")
+        before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
+        taken = ops.copy(ops.convert_to_tensor(inner._iterations))
+        if isinstance(inner, PerWeight):
+            inner._take_notice_of_the_compiler(grads)
+            inner._state.book.begin_step()
+        inner._backend_apply_gradients(list(grads), variables)
+        count_one(inner._iterations)
+        steps = [
+            _precise(variable) - _precise(old)
+            for variable, old in zip(variables, before, strict=True)
+        ]
+        indices = [self._get_variable_index(variable) for variable in variables]
+        moves = self._state.rule.move(
+            taken=taken,
+            rate=rate,
+            gradients=[_precise(dense(gradient)) for gradient in grads],
+            steps=steps,
+            weights=[_precise(old) for old in before],
+            numbers=self._numbers,
+            first=[self._first_slots[i] for i in indices],
+            second=[self._second_slots[i] for i in indices] if self._second_slots else [],
+        )
+        for variable, old, move in zip(variables, before, moves, strict=True):
+            variable.assign(ops.cast(_precise(old) + move, variable.dtype))
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets all state variables, in the order of `variables`."""
+        variables = self.variables
+        if not self.built or len(weights) != len(variables):
+            raise ValueError(
+                "`set_weights` takes one array for each of `optimizer.variables` of a built "
+                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
+                f"built={self.built}"
+            )
+        for variable, value in zip(variables, weights, strict=True):
+            variable.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal optimizer."""
+        given = self._state.given
+        return super().get_config() | {
+            "optimizer": keras.saving.serialize_keras_object(given)
+            if isinstance(given, PerWeight)
+            else Template(given).serialize(),
+            "mode": self.mode,
+            **self.arguments,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> AdaptiveStepSize:
+        """The optimizer that `get_config` describes."""
+        config = dict(config)
+        # PerWeight may make it while TensorFlow traces a step, where rates have no value.
+        with outside_of_graphs():
+            config["optimizer"] = keras.saving.deserialize_keras_object(
+                config["optimizer"], custom_objects
+            )
+            return super().from_config(config, custom_objects)
+
+
+class _State:
+    """What Keras would save a second time, if it saw it."""
+
+    def __init__(self, given: Any, inner: Any, rule: StepSizes) -> None:
+        self.given = given
+        self.inner = inner
+        self.rule = rule
+
+
+def _at_rate_one(optimizer: Any, template: Template) -> Any:
+    """A new optimizer like the given one, without what belongs to the whole."""
+    inner = template.make(_one, weight_decay=0.0)
+    if isinstance(optimizer, PerWeight):
+        rules = [live.rule for live in optimizer._state.book.rules]
+        return PerWeight(inner, rules, name=optimizer.name)
+    return inner
+
+
+def _one() -> float:
+    return 1.0
+
+
+def _precise(x: Any) -> Any:
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if dtype in ("float32", "float64"):
+        return ops.convert_to_tensor(x)
+    return ops.cast(x, "float32")
+
+
+def _refuse(optimizer: Any) -> None:
+    names = {kind.__name__ for kind in type(optimizer).__mro__}
+    for name, reason in REFUSED.items():
+        if name in names and (name != "Adafactor" or optimizer.relative_step):
+            raise ValueError(
+                f"AdaptiveStepSize resizes steps, and those of {name} cannot be: {reason}. Take "
+                "another optimizer, such as keras.optimizers.Adam(1e-3). "
+                f"Received: optimizer={optimizer!r}"
+            )
+    if isinstance(optimizer, PerWeight):
+        _refuse_rules(optimizer)
+    elif hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
+        raise ValueError(
+            "AdaptiveStepSize takes the optimizer that moves the weights, not a wrapper. Put it "
+            "inside: `LossScaleOptimizer(AdaptiveStepSize(...))`. "
+            f"Received: optimizer={optimizer!r}"
+        )
+    if optimizer.built:
+        raise ValueError(
+            "AdaptiveStepSize takes an optimizer that has not been built: the state of this one "
+            f"would be lost. Pass a new one. Received: optimizer={optimizer!r}"
+        )
+
+
+def _refuse_rules(optimizer: PerWeight) -> None:
+    rules = [live.rule for live in optimizer._state.book.rules]
+    for rule in rules:
+        for name in ("learning_rate", "weight_decay", "template"):
+            if getattr(rule, name, None) is not None:
+                raise ValueError(
+                    f"Round PerWeight, AdaptiveStepSize keeps the ratios of multipliers; a rule's "
+                    f"`{name}` stands beside them. Put it inside: "
+                    f"PerWeight(AdaptiveStepSize(...), rules). Received: {rule!r}"
+                )
+    if optimizer.nonfinite != "propagate":
+        raise ValueError(
+            "Steps that are not finite are dropped as a whole: put AdaptiveStepSize inside, "
+            "PerWeight(AdaptiveStepSize(...), rules, nonfinite=...). "
+            f"Received: nonfinite={optimizer.nonfinite!r}"
+        )
+
+
+def _refuse_replicas() -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                "AdaptiveStepSize compares gradients with past steps, and under a TensorFlow "
+                "strategy each replica has but a share of the gradient. Train on one device, or "
+                "with keras.distribution on JAX. Received: a strategy of "
+                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas"
+            )

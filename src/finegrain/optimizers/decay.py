@@ -1,0 +1,219 @@
+"""Decay policies: how much the second moment of a gradient listens to each step."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from finegrain.checks import checked_positive, finite
+from finegrain.optimizers.conditional import is_traced, outside_of_graphs
+
+CHECKED_STEPS = (1, 2, 3, 10, 100, 10_000, 887_273, 10_000_000)
+
+
+class DecayPolicy(ABC):
+    r"""A function of the step that gives the weight of the step's squared gradient.
+
+    $$\hat v_t = \hat v_{t-1} + w_t (g_t^2 - \hat v_{t-1}), \qquad w_t = 1 - \hat\beta_t.$$
+
+    With $w_1 = 1$ no other correction is needed: the first squared gradient is the first moment.
+
+    Example:
+    >>> from finegrain.optimizers import AdamDecay, DecayPolicy
+    >>> isinstance(AdamDecay(0.999), DecayPolicy)
+    True
+    """
+
+    @abstractmethod
+    def __call__(self, step: Any) -> Any:
+        """The weight $w_t$ in [0, 1], float32, of the step or steps $t$, from 1 on."""
+
+    @abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal policy."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DecayPolicy:
+        """The policy that `get_config` describes."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class AdamDecay(DecayPolicy):
+    r"""Adam's: an exponential average, with the correction of its beginning in the weights.
+
+    $$w_t = \frac{1 - \beta_2}{1 - \beta_2^t}.$$
+
+    It falls from 1 to $1 - \beta_2$ and stays there.
+
+    Args:
+        beta_2: A number in (0, 1).
+
+    Example:
+    >>> from finegrain.optimizers import AdamDecay
+    >>> [round(float(AdamDecay(0.5)(t)), 4) for t in (1, 2, 3)]
+    [1.0, 0.6667, 0.5714]
+
+    References:
+        Diederik P. Kingma and Jimmy Ba, Adam: A Method for Stochastic Optimization, 2015,
+        https://arxiv.org/abs/1412.6980
+    """
+
+    def __init__(self, beta_2: float = 0.999) -> None:
+        self.beta_2 = checked_positive("beta_2", beta_2)
+        if self.beta_2 >= 1:
+            raise ValueError(f"`beta_2` should be less than 1. Received: beta_2={beta_2!r}")
+
+    def __call__(self, step: Any) -> Any:
+        """$w_t$ of the step or steps $t$."""
+        k = math.log(self.beta_2)
+        return _at_most_one(math.expm1(k) / ops.expm1(k * _float(step)))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal policy."""
+        return {"beta_2": self.beta_2}
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class AdaXDecay(DecayPolicy):
+    r"""AdaX's: a memory that ever less can change.
+
+    $$w_t = \frac{\beta_2}{(1 + \beta_2)^t - 1}.$$
+
+    It falls from 1 as $1 / t$ does, and from about $1 / \beta_2$ steps on exponentially: the sum
+    of all weights is finite, and 99 % of what the moment will ever be is settled after
+    $4.6 / \beta_2$ steps.
+
+    Args:
+        beta_2: A number > 0, at most 1.
+
+    Example:
+    >>> from finegrain.optimizers import AdaXDecay
+    >>> [round(float(AdaXDecay(1e-4)(t)), 6) for t in (1, 2, 1000, 100_000)]
+    [1.0, 0.499975, 0.000951, 0.0]
+
+    Notes:
+        The quotient is computed as $\mathrm{expm1}(k)\, e^{-kt} / (-\mathrm{expm1}(-kt))$ with
+        $k = \log(1 + \beta_2)$, which neither overflows for large $t$ nor cancels for small ones.
+        With $\beta_2' = \beta^{-(1 - \beta)} - 1$ it is AdamNX's policy, too.
+
+    References:
+        Wenjie Li, Zhaoyang Zhang, Xinjiang Wang and Ping Luo, AdaX: Adaptive Gradient Descent with
+        Exponential Long Term Memory, 2020, https://arxiv.org/abs/2004.09740
+        Su Jianlin, A brief analysis of the AdaX optimizer, 2020, https://kexue.fm/archives/7387
+    """
+
+    def __init__(self, beta_2: float = 1e-4) -> None:
+        self.beta_2 = checked_positive("beta_2", beta_2)
+        if self.beta_2 > 1:
+            raise ValueError(
+                "`beta_2` should be at most 1: AdaX's is the small number that is added to 1, "
+                f"such as 1e-4. Received: beta_2={beta_2!r}"
+            )
+
+    def __call__(self, step: Any) -> Any:
+        """$w_t$ of the step or steps $t$."""
+        k = math.log1p(self.beta_2)
+        exponent = -k * _float(step)
+        return _at_most_one(-self.beta_2 * ops.exp(exponent) / ops.expm1(exponent))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal policy."""
+        return {"beta_2": self.beta_2}
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class PowerDecay(DecayPolicy):
+    r"""Adafactor's: a power of the step.
+
+    $$w_t = t^{-c}.$$
+
+    With $c = 1$ the moment is the mean of all squared gradients. With $c \le 1$ the sum of the
+    weights is infinite: however late, the moment still follows the gradients.
+
+    Args:
+        exponent: The number $c$ in (0, 1].
+
+    Example:
+    >>> from finegrain.optimizers import PowerDecay
+    >>> [round(float(PowerDecay(0.5)(t)), 4) for t in (1, 4, 100)]
+    [1.0, 0.5, 0.1]
+
+    References:
+        Noam Shazeer and Mitchell Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory
+        Cost, 2018, https://arxiv.org/abs/1804.04235
+    """
+
+    def __init__(self, exponent: float = 0.8) -> None:
+        self.exponent = checked_positive("exponent", exponent)
+        if self.exponent > 1:
+            raise ValueError(
+                "`exponent` should be at most 1: beyond, the moment would soon listen to nothing. "
+                f"Received: exponent={exponent!r}"
+            )
+
+    def __call__(self, step: Any) -> Any:
+        """$w_t$ of the step or steps $t$."""
+        return ops.power(_float(step), -self.exponent)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal policy."""
+        return {"exponent": self.exponent}
+
+
+def checked_policy(decay: Any) -> Callable[[Any], Any]:
+    """`decay`, if it is a policy or behaves as one at some steps from 1 to ten millions."""
+    if isinstance(decay, DecayPolicy):
+        return decay
+    if not callable(decay):
+        raise TypeError(
+            "`decay` should be a policy, such as AdamDecay(0.999), or a function of the step that "
+            f"returns a weight in [0, 1]. Received: decay={decay!r}"
+        )
+    for step in CHECKED_STEPS:
+        weight = _value(decay, step)
+        if weight is None:
+            break
+        if not 0 <= weight <= 1 or (step == 1 and abs(weight - 1) > 1e-6):
+            rule = "1 at step 1" if step == 1 else "in [0, 1] at each step"
+            raise ValueError(
+                f"`decay` should give the weight of the step's squared gradient, which is {rule}. "
+                f"Received: decay={decay!r}, which gives {weight!r} at step {step}"
+            )
+    return decay
+
+
+def checked_min_weight(min_weight: Any) -> float:
+    """A number in [0, 1]."""
+    number = finite(min_weight)
+    if number is None or not 0 <= number <= 1:
+        raise ValueError(
+            "`min_weight` should be a number in [0, 1], such as 1e-5. "
+            f"Received: min_weight={min_weight!r}"
+        )
+    return number
+
+
+def _value(decay: Callable[[Any], Any], step: int) -> float | None:
+    """The weight at `step`; `None` where a compiled function is being traced by JAX."""
+    with outside_of_graphs():
+        weight = decay(_float(step))
+        return None if is_traced(weight) else float(ops.convert_to_numpy(weight))
+
+
+def _at_most_one(weight: Any) -> Any:
+    # Rounding may take the first one beyond.
+    return ops.minimum(weight, 1.0)
+
+
+def _float(step: Any) -> Any:
+    return ops.cast(step, "float32")

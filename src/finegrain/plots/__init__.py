@@ -1,0 +1,5 @@
+"""Pictures that explain. They need matplotlib: `pip install 'finegrain[plots]'`."""
+
+from finegrain.plots.decay import decay_policies
+
+__all__ = ["decay_policies"]

@@ -1,0 +1,406 @@
+"""AdaptiveStepSize: its formulas by hand, what it learns, and what it goes together with."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops, optimizers
+
+import finegrain as fg
+from finegrain.optimizers import AdaptiveStepSize
+from optimizers.contract import (
+    X,
+    Y,
+    apply,
+    compiled,
+    groups,
+    mlp,
+    push,
+    random_gradients,
+    train,
+    values,
+    variables,
+)
+
+BACKEND = keras.backend.backend()
+MODES = ["scale", "product", "sign"]
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
+def run(optimizer, gradients, start=(1.0, 1.0)):
+    """The weights after each step."""
+    (weight,) = variables(w=list(start))
+    seen = []
+    for gradient in gradients:
+        apply(optimizer, [weight], [gradient])
+        seen.append(values([weight])[0])
+    return np.array(seen, "float64")
+
+
+def built_fast(optimizer):
+    """A compiled model; on TensorFlow without XLA, which takes long for so small a model."""
+    model = mlp()
+    model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+    return model
+
+
+def rate_of(optimizer):
+    return float(ops.convert_to_numpy(optimizer.learning_rate))
+
+
+class TestProduct:
+    def test_the_articles_formula(self):
+        """ν is the exponential of the sum of products of successive gradients, to the letter."""
+        gradients = np.random.default_rng(0).normal(size=(20, 2))
+        theta, nu, previous, expected = np.ones(2), np.ones(2), np.zeros(2), []
+        for g in gradients:
+            nu = nu * np.exp(0.3 * previous * g)
+            theta = theta - 0.05 * nu * g
+            previous = g
+            expected.append(theta)
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.05), mode="product", gain_rate=0.3)
+        np.testing.assert_allclose(run(optimizer, gradients), expected, rtol=1e-5)
+
+    def test_two_steps_by_hand(self):
+        """The second step is twice the first of what keeps its sign, and half of what does not."""
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), mode="product", gain_rate=np.log(2))
+        seen = run(optimizer, [[1.0, 1.0], [1.0, -1.0]])
+        np.testing.assert_allclose(seen, [[0.9, 0.9], [0.7, 0.95]], rtol=1e-6)
+
+
+class TestSign:
+    def test_by_hand(self):
+        """Average gradients 0, 0.1, 0.09·1 + … decide by their sign; gains stop at the bound."""
+        optimizer = AdaptiveStepSize(
+            optimizers.SGD(0.1), mode="sign", gain_rate=np.log(2), max_gain=4.0
+        )
+        seen = run(optimizer, [[1.0, 1.0], [3.0, -0.5], [2.0, -2.0], [1.0, 1.0]], (2.0, 2.0))
+        # Averages of the second: 0, 0.1, 0.04, −0.164, so that its gain would be 1/8 at last.
+        steps = 0.1 * np.array([[1, 1], [2 * 3, -0.5 * 0.5], [4 * 2, -2 * 0.25], [4, 0.25]])
+        np.testing.assert_allclose(seen, 2 - steps.cumsum(0), rtol=1e-5)
+
+
+def scale_reference(gradients, start, rate, estimator):
+    """The formulas of the mode `scale` over plain gradient descent, in float64."""
+    drift = estimator == "drift"
+    gain, memory, tolerance = (0.1, 0.99, 0.02) if drift else (0.2, 0.96, 0.05)
+    theta, way, mean, log, out = np.array(start, "float64"), 0.0 * np.array(start), 0.0, 0.0, []
+    for t, g in enumerate(np.asarray(gradients, "float64")):
+        scale = np.linalg.norm(g) * np.linalg.norm(way)
+        cosine = -(g @ way) / scale if scale > 0 else 0.0
+        mean = 0.9 * mean + 0.1 * cosine
+        if t > 0 and drift:
+            log += gain * (cosine + tolerance)
+        elif t > 0:
+            if mean > 0:
+                log += gain * mean
+            elif mean > -tolerance:
+                log -= 0.25 / (t + 100)
+            else:
+                log += gain * (mean + tolerance)
+        size = max(np.linalg.norm(theta), 1e-3 * np.sqrt(theta.size))
+        unit = np.log(size / (rate * np.linalg.norm(g)))
+        if t == 0:
+            log = min(log, unit + np.log(1e-3))
+        if not drift:
+            log = min(log, unit + np.log(0.02))
+        move = -rate * np.exp(log) * g
+        way = memory * (way + (move if drift else -g))
+        theta = theta + move
+        out.append(theta)
+    return np.array(out), rate * np.exp(log)
+
+
+class TestScale:
+    @pytest.mark.parametrize("estimator", ["alignment", "drift"])
+    @pytest.mark.parametrize("rate", [1e-4, 0.5])
+    def test_the_formulas(self, estimator, rate):
+        """Gradients that agree for a while, then turn round, then are noise."""
+        random = np.random.default_rng(3)
+        there = random.normal(size=(30, 4)) + 2
+        back = random.normal(size=(15, 4)) - 2
+        gradients = [*there, *back, *random.normal(size=(30, 4))]
+        expected, effective = scale_reference(gradients, np.ones(4), rate, estimator)
+        optimizer = AdaptiveStepSize(optimizers.SGD(rate), estimator=estimator)
+        np.testing.assert_allclose(run(optimizer, gradients, np.ones(4)), expected, rtol=1e-4)
+        np.testing.assert_allclose(rate_of(optimizer), effective, rtol=1e-3)
+        assert np.abs(np.diff(expected, axis=0)).max() > 5 * np.abs(expected[0] - 1).max()
+
+    def test_learning_rates_of_seven_decades(self):
+        """From 1e-6 to 1 a model ends alike, where Adam itself is anything from still to lost."""
+        start = float(built_fast("sgd").evaluate(X, Y, verbose=0))
+        ends = []
+        x, y = np.tile(X, (150, 1)), np.tile(Y, (150, 1))
+        for rate in (1e-6, 1e-3, 1.0):
+            model = built_fast(AdaptiveStepSize(optimizers.Adam(rate)))
+            model.fit(x, y, batch_size=8, verbose=0, shuffle=False)
+            ends.append(float(model.evaluate(X, Y, verbose=0)))
+        assert max(ends) < 0.35 * start
+        assert max(ends) < 1.25 * min(ends)
+
+    def test_no_gradient_no_growth(self):
+        """Where nothing is to be learned any more, steps do not grow without bound."""
+        optimizer = AdaptiveStepSize(optimizers.Adam(0.1))
+        before = None
+        (weight,) = variables(w=[1.0, 1.0])
+        for step in range(120):
+            apply(optimizer, [weight], [[1.0, 1.0] if step < 10 else [0.0, 0.0]])
+            if step == 80:
+                before = rate_of(optimizer)
+        assert rate_of(optimizer) < 1.02 * before
+
+    def test_it_does_not_freeze_short_of_the_minimum(self):
+        """Having overshot, steps shrink, but the way turns with them."""
+        (weight,) = variables(w=[2.0, 2.0])
+        optimizer = AdaptiveStepSize(optimizers.Adam(0.02))
+        for _ in range(500):
+            now = values([weight])[0]
+            apply(optimizer, [weight], [[2 * (now[0] - 1), 20 * (now[1] - 0.5)]])
+        np.testing.assert_allclose(values([weight])[0], [1.0, 0.5], atol=0.01)
+
+    def test_weights_of_zero_move(self):
+        seen = run(AdaptiveStepSize(optimizers.SGD(1.0)), [[1.0, 2.0]], (0.0, 0.0))
+        assert (seen[0] < 0).all()
+
+    def test_weight_decay_is_no_part_of_the_signal(self):
+        """The scale is that of training without decay, if the gradients are."""
+        gradients = np.random.default_rng(1).normal(size=(40, 3)) + 0.3
+        plain = AdaptiveStepSize(optimizers.SGD(0.1), first_step=None, max_change=None)
+        decayed = AdaptiveStepSize(
+            optimizers.SGD(0.1, weight_decay=0.5), first_step=None, max_change=None
+        )
+        without = run(plain, gradients, np.ones(3))
+        with_decay = run(decayed, gradients, np.ones(3))
+        np.testing.assert_allclose(rate_of(decayed), rate_of(plain), rtol=1e-4)
+        np.testing.assert_allclose(without[0] - with_decay[0], 0.05 * np.ones(3), rtol=1e-4)
+
+
+@every_mode
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: optimizers.Adam(1e-2),
+        lambda: optimizers.SGD(1e-2, momentum=0.9),
+        lambda: optimizers.AdamW(1e-2, weight_decay=0.1),
+        lambda: optimizers.RMSprop(1e-2),
+        lambda: fg.optimizers.AdaX(1e-2),
+    ],
+)
+def test_a_gain_rate_of_zero_is_the_optimizer_alone(mode, inner):
+    if mode == "scale" and BACKEND == "jax":
+        pytest.skip("one mode is enough where each operation is compiled")
+    options = {"first_step": None, "max_change": None, "estimator": "drift"}
+    model, other = mlp(), mlp()
+    wrapped, plain = AdaptiveStepSize(inner(), mode=mode, gain_rate=0.0, **options), inner()
+    for gradients in random_gradients(model.weights, 10):
+        wrapped.apply(gradients, model.weights)
+        plain.apply(gradients, other.weights)
+    for a, b in zip(values(model.weights), values(other.weights), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+class TestLearningRate:
+    def test_what_is_logged(self):
+        model = built_fast(AdaptiveStepSize(optimizers.Adam(1e-6)))
+        keep = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)
+        logged = model.fit(X, Y, batch_size=8, epochs=20, verbose=0, callbacks=[keep]).history
+        rates = logged["learning_rate"]
+        np.testing.assert_allclose(rates[-1], rate_of(model.optimizer), rtol=1e-6)
+        assert rates[-1] > 10 * rates[0]
+        assert rates[-1] > 1e-5
+
+    @every_mode
+    def test_setting_it_sets_the_effective_rate(self, mode):
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.25), mode=mode)
+        run(optimizer, [[1.0, 1.0]] * 3)
+        optimizer.learning_rate = 0.125
+        np.testing.assert_allclose(rate_of(optimizer), 0.125, rtol=1e-6)
+
+    def test_of_gains_it_is_the_geometric_mean(self):
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), mode="product", gain_rate=np.log(2))
+        run(optimizer, [[1.0, 1.0], [1.0, 3.0]])
+        np.testing.assert_allclose(rate_of(optimizer), 0.1 * 4, rtol=1e-6)
+
+    def test_schedule(self):
+        schedule = optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.05])
+        optimizer = AdaptiveStepSize(optimizers.SGD(schedule), mode="product", gain_rate=0.0)
+        np.testing.assert_allclose(
+            run(optimizer, [[1.0, 1.0]] * 3), [[0.9] * 2, [0.8] * 2, [0.75] * 2], rtol=1e-6
+        )
+
+
+class TestTogether:
+    @every_mode
+    def test_in_per_weight(self, mode):
+        """Each group learns its own step size; multipliers multiply it."""
+        slow, fast = variables(slow=[1.0], fast=[1.0])
+        rules = [fg.Rule("slow", learning_rate_multiplier=0.5)]
+        inner = AdaptiveStepSize(
+            optimizers.SGD(0.1), mode=mode, gain_rate=0.0, estimator="drift", first_step=None
+        )
+        apply(fg.PerWeight(inner, rules), [slow, fast], [[1.0], [1.0]])
+        np.testing.assert_allclose([*values([slow, fast])], [[0.95], [0.9]], rtol=1e-6)
+
+    def test_in_per_weight_resumes_under_other_rules(self, tmp_path):
+        rules = [fg.Rule("head/kernel", learning_rate_multiplier=1.0)]
+        model = push(
+            compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), groups()))
+        )
+        model.save_weights(tmp_path / "model.weights.h5")
+        resumed = compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), rules))
+        resumed.optimizer.build(resumed.trainable_variables)
+        resumed.load_weights(tmp_path / "model.weights.h5")
+        for a, b in zip(values(push(resumed).weights), values(push(model).weights), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+    @every_mode
+    def test_round_per_weight(self, mode):
+        """One step size for all; multipliers, transforms and held weights are kept."""
+        a, b, c = variables(a=[1.0], b=[1.0], c=[1.0])
+        inner = fg.PerWeight(
+            optimizers.SGD(0.1, clipvalue=2.0),
+            [
+                fg.Rule("a", learning_rate_multiplier=0.5),
+                fg.Rule("b", gradient=fg.gradients.Scale(2.0)),
+                fg.Rule("c", trainable=False),
+            ],
+        )
+        optimizer = AdaptiveStepSize(inner, mode, gain_rate=0.0, estimator="drift", first_step=None)
+        apply(optimizer, [a, b, c], [[5.0], [1.0], [1.0]])
+        np.testing.assert_allclose(values([a, b, c]), [[0.9], [0.8], [1.0]], rtol=1e-6)
+
+    def test_round_per_weight_in_fit(self, tmp_path):
+        optimizer = AdaptiveStepSize(fg.PerWeight(optimizers.Adam(1e-6), groups(0.1, 2.0)))
+        model = train(compiled(optimizer, jit=True), epochs=20)
+        assert rate_of(model.optimizer) > 1e-5
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert isinstance(loaded.optimizer, AdaptiveStepSize)
+        for mine, theirs in zip(
+            values(train(loaded).weights), values(train(model).weights), strict=True
+        ):
+            np.testing.assert_array_equal(mine, theirs)
+
+    @every_mode
+    def test_loss_scaling_changes_nothing(self, mode):
+        models = [mlp(), mlp()]
+        plain = AdaptiveStepSize(optimizers.Adam(1e-3), mode=mode)
+        scaled = optimizers.LossScaleOptimizer(
+            AdaptiveStepSize(optimizers.Adam(1e-3), mode=mode), initial_scale=8.0
+        )
+        for model, optimizer in zip(models, (plain, scaled), strict=True):
+            model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
+            train(model, epochs=3)
+        for a, b in zip(*(values(model.weights) for model in models), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    @every_mode
+    def test_accumulation(self, mode):
+        """Two halves are a whole: step sizes are learned at real steps, from the mean gradient."""
+        random = np.random.default_rng(5)
+        halves = random.normal(size=(12, 2)) + 1
+        whole = run(
+            AdaptiveStepSize(optimizers.Adam(0.1), mode=mode), halves.reshape(6, 2, 2).mean(1)
+        )
+        optimizer = AdaptiveStepSize(optimizers.Adam(0.1, gradient_accumulation_steps=2), mode=mode)
+        np.testing.assert_allclose(run(optimizer, halves)[1::2], whole, rtol=1e-5)
+
+    def test_averaging_is_of_the_whole(self):
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "sign")
+        (weight,) = variables(w=[1.0])
+        for _ in range(2):
+            apply(optimizer, [weight], [[1.0]])
+        now = values([weight])[0]
+        optimizer.finalize_variable_values([weight])
+        np.testing.assert_allclose(values([weight])[0], (0.9 + now) / 2, rtol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_state_is_precise_whatever_the_weights(self, dtype):
+        weight = keras.Variable(np.ones(3), dtype=dtype, name="w")
+        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3))
+        for _ in range(60):
+            optimizer.apply([ops.cast(ops.ones(3), dtype)], [weight])
+        assert keras.backend.standardize_dtype(weight.dtype) == dtype
+        state = [*optimizer._first_slots, *optimizer._numbers]
+        assert {keras.backend.standardize_dtype(v.dtype) for v in state} == {"float32"}
+        assert float(ops.convert_to_numpy(ops.cast(weight, "float32"))[0]) < 0.9
+
+    @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has sparse gradients")
+    @every_mode
+    def test_sparse_gradients(self, mode):
+        import tensorflow as tf
+
+        sparse, full = variables(sparse=np.ones((4, 3)), full=np.ones((4, 3)))
+        slices = tf.IndexedSlices(tf.ones((3, 3)), tf.constant([2, 0, 2]), tf.constant([4, 3]))
+        both = [AdaptiveStepSize(optimizers.SGD(0.1), mode=mode) for _ in range(2)]
+        for _ in range(3):
+            both[0].apply([slices], [sparse])
+            both[1].apply([tf.convert_to_tensor(slices)], [full])
+        np.testing.assert_allclose(*values([sparse, full]), rtol=1e-6)
+        assert np.abs(values([sparse])[0][2] - 1).max() > 1e-4
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("make", "reason"),
+        [
+            (lambda: optimizers.Lion(1e-3), "moves every weight by the same amount"),
+            (lambda: optimizers.Lamb(1e-3), "sizes each step by the weight"),
+            (lambda: optimizers.Adafactor(1e-3), "relative_step"),
+            (lambda: optimizers.Ftrl(1e-3), "computes weights from all gradients"),
+            (lambda: optimizers.ScheduleFreeAdamW(1e-3), "averages the weights"),
+            (lambda: fg.optimizers.ExponentiatedGradient(1e-3), "multiplies weights"),
+            (lambda: AdaptiveStepSize("adam"), "are learned already"),
+            (lambda: optimizers.LossScaleOptimizer(optimizers.Adam()), "not a wrapper"),
+            (lambda: fg.PerWeight("adam", [fg.Rule(".", learning_rate=0.1)]), "Put it inside"),
+            (lambda: fg.PerWeight("adam", [fg.Rule(".", weight_decay=0.1)]), "Put it inside"),
+            (lambda: fg.PerWeight("adam", nonfinite="skip"), "put AdaptiveStepSize inside"),
+        ],
+    )
+    def test_optimizers(self, make, reason):
+        with pytest.raises(ValueError, match=reason):
+            AdaptiveStepSize(make())
+
+    def test_an_optimizer_that_is_built(self):
+        adam = optimizers.Adam()
+        adam.build(mlp().weights)
+        with pytest.raises(ValueError, match="has not been built"):
+            AdaptiveStepSize(adam)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"mode": "both"}, "`mode` should be one of 'scale', 'product', 'sign'"),
+            ({"estimator": "guess"}, "`estimator` should be 'alignment' or 'drift'"),
+            ({"gain_rate": -1.0}, "`gain_rate` should be a finite number >= 0"),
+            ({"memory": 1.0}, r"`memory` should be a number in \[0, 1\)"),
+            ({"tolerance": -0.1}, r"`tolerance` should be a number in \[0, 1\)"),
+            ({"first_step": 0.0}, "`first_step` should be a finite number > 0"),
+            ({"max_change": 0.0}, "`max_change` should be a finite number > 0"),
+            ({"max_gain": 1.0}, "`max_gain` should be greater than 1"),
+        ],
+    )
+    def test_arguments(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            AdaptiveStepSize("sgd", **arguments)
+
+    def test_unknown_arguments(self):
+        with pytest.raises(TypeError, match="takes no arguments"):
+            AdaptiveStepSize("sgd", momentum=0.9)
+
+    def test_adafactor_with_a_rate_of_its_own(self):
+        AdaptiveStepSize(optimizers.Adafactor(1e-3, relative_step=False))
+
+
+@every_mode
+def test_config(mode):
+    optimizer = AdaptiveStepSize(
+        optimizers.AdamW(0.25, weight_decay=0.1, clipnorm=2.0), mode, gain_rate=0.5, name="mine"
+    )
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == optimizer.get_config()
+    assert (again.weight_decay, again.clipnorm, again.mode) == (0.1, 2.0, mode)
+    assert again._state.inner.clipnorm is None
+    assert again._state.inner.weight_decay is None

@@ -1,0 +1,101 @@
+"""Decay policies: their formulas at any step, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+from keras import ops
+
+from finegrain.optimizers import AdamDecay, AdaptiveMoments, AdaXDecay, PowerDecay
+
+STEPS = [1, 2, 3, 10, 1000, 50_000, 400_000, 887_272, 887_273, 7_098_182, 7_100_000, 10**8]
+
+
+def exact(policy, step):
+    """The weight in float64, without overflow."""
+    if isinstance(policy, AdamDecay):
+        return (1 - policy.beta_2) / -math.expm1(step * math.log(policy.beta_2))
+    if isinstance(policy, AdaXDecay):
+        growth = step * math.log1p(policy.beta_2)
+        return policy.beta_2 / math.expm1(growth) if growth < 700 else 0.0
+    return float(step) ** -policy.exponent
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "policy",
+    [AdamDecay(0.999), AdamDecay(0.5), AdaXDecay(1e-4), AdaXDecay(1e-7), PowerDecay(0.8)],
+    ids=repr,
+)
+def test_weight_at_any_step(policy, step):
+    """Right to 1e-5 where float32 can hold it, and 0 beyond; between 0 and 1 always."""
+    weight = float(ops.convert_to_numpy(policy(step)))
+    np.testing.assert_allclose(weight, exact(policy, step), rtol=1e-5, atol=1e-37)
+    assert 0 <= weight <= 1
+
+
+@pytest.mark.parametrize("beta_2", [1e-2, 1e-4, 1e-5, 1e-6, 1e-7])
+@pytest.mark.parametrize("step", [1, 2, 10, 1000])
+def test_small_beta_2_does_not_cancel(beta_2, step):
+    """(1 + beta_2)^t − 1 in float32 would be wrong by up to 19 %."""
+    weight = float(ops.convert_to_numpy(AdaXDecay(beta_2)(step)))
+    np.testing.assert_allclose(weight, exact(AdaXDecay(beta_2), step), rtol=1e-6)
+
+
+def test_the_articles_beta_hats():
+    """β̂ of Adam, AdaX and AdaFactor as the article writes them."""
+    for t in (1, 2, 5, 100):
+        adam = 0.999 * (1 - 0.999 ** (t - 1)) / (1 - 0.999**t)
+        adax = 1 - 1e-4 / ((1 + 1e-4) ** t - 1)
+        for policy, beta_hat in [
+            (AdamDecay(0.999), adam),
+            (AdaXDecay(1e-4), adax),
+            (PowerDecay(0.8), 1 - t**-0.8),
+        ]:
+            np.testing.assert_allclose(
+                1 - float(ops.convert_to_numpy(policy(t))), beta_hat, atol=2e-6
+            )
+
+
+def test_sum_of_the_weights():
+    """AdaX's sum is finite, log-like up to 1 / beta_2; a power's is not: it goes on to grow."""
+    steps = np.arange(1, 200_001, dtype="float32")
+    adax = ops.convert_to_numpy(AdaXDecay(1e-4)(steps)).astype("float64").cumsum()
+    power = ops.convert_to_numpy(PowerDecay(0.8)(steps)).astype("float64").cumsum()
+    assert adax[-1] - adax[99_999] < 1e-4
+    assert power[-1] - power[99_999] > 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AdamDecay(1.0), "`beta_2` should be less than 1"),
+        (lambda: AdamDecay(0.0), "`beta_2` should be a finite number > 0"),
+        (lambda: AdaXDecay(1.1), "`beta_2` should be at most 1"),
+        (lambda: AdaXDecay(-1e-4), "`beta_2` should be a finite number > 0"),
+        (lambda: PowerDecay(1.5), "`exponent` should be at most 1"),
+        (lambda: PowerDecay("0.8"), "`exponent` should be a finite number > 0"),
+    ],
+)
+def test_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("decay", "rule"),
+    [
+        (lambda t: 0.5 + 0 * t, "1 at step 1"),
+        (lambda t: 2 - t, r"in \[0, 1\] at each step"),
+        (lambda t: t, r"in \[0, 1\] at each step"),
+        (lambda t: t * np.nan, "1 at step 1"),
+    ],
+)
+def test_functions_that_give_no_weights(decay, rule):
+    with pytest.raises(ValueError, match=rule):
+        AdaptiveMoments(decay=decay)
+
+
+def test_what_is_no_function():
+    with pytest.raises(TypeError, match="should be a policy, such as AdamDecay"):
+        AdaptiveMoments(decay=0.999)
