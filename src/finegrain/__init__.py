@@ -10,6 +10,7 @@ try:
         metrics,
         monitoring,
         optimizers,
+        routing,
         tagging,
     )
 except ModuleNotFoundError as error:
@@ -43,6 +44,7 @@ __all__ = [
     "metrics",
     "monitoring",
     "optimizers",
+    "routing",
     "tagging",
     "with_gradients",
 ]
