@@ -186,7 +186,8 @@ def test_in_a_functional_model(tmp_path):
     """They are nodes like any other; the file needs no custom objects."""
     model = functional_model()
     model.save(tmp_path / "model.keras")
-    for model in (model, keras.models.load_model(tmp_path / "model.keras")):
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for model in (model, again):  # noqa: B020
 
         def domain_loss(x, model=model):
             return model(x)[1]

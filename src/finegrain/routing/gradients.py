@@ -78,8 +78,9 @@ def scale_gradient(x: Any, factor: Any) -> Any:
 
 
 def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
-    r"""The same value with a gradient of the other sign: $\partial L / \partial x = -c\, \partial
-    L / \partial y$.
+    r"""The same value with a gradient of the other sign.
+
+    $$y = x, \qquad \frac{\partial L}{\partial x} = -c \, \frac{\partial L}{\partial y}$$
 
     What stands before it learns to do badly what stands after it learns to do well: features that
     do not tell domains apart, or a generator against a discriminator (a minimax game).
