@@ -127,7 +127,7 @@ class GAN(keras.Model):
             for i, w in enumerate(self.generator.trainable_variables)
         ]
         for average, weight in zip(self.averages, self.generator.trainable_variables, strict=True):
-            average.assign(weight)
+            average.assign(ops.copy(weight))  # JAX gives buffers away: not the same one
 
     def build(self, input_shape: Any) -> None:
         """Builds both networks, for samples of this shape."""
