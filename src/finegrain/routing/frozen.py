@@ -24,9 +24,9 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
     `frozen` beside, in the same step. That is how two networks with contrary aims learn from one
     loss: each aim is computed with the weights of the other frozen.
 
-    ```python
-    loss = ops.mean(ops.relu(1 - discriminator(stop_gradient(fake))))  # moves the discriminator
-    loss += ops.mean(frozen(discriminator)(fake))                      # moves the generator
+    ```text
+    loss = mean(relu(1 - discriminator(stop_gradient(fake))))  # moves the discriminator
+    loss += mean(frozen(discriminator)(fake))                      # moves the generator
     ```
 
     Under a compiler (JAX, or TensorFlow's XLA) the two calls above share one forward pass.
