@@ -98,3 +98,20 @@ def test_wrong_use_is_refused():
         fg.models.GAN(*networks(), gradient_penalty="unknown")
     with pytest.raises(TypeError, match="Received: generator="):
         fg.models.GAN(3, networks()[1])
+
+
+def test_the_step_calls_the_generator_once():
+    """While it is traced, or run: one forward pass serves both losses."""
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            calls.append(1)
+            return x
+
+    generator = keras.Sequential([keras.Input((3,)), layers.Dense(2), Counted()])
+    gan = fg.models.GAN(generator, networks()[1], seed=0)
+    gan.compile("sgd")
+    calls.clear()
+    gan.fit(X, batch_size=32, verbose=0)
+    assert len(calls) == 1

@@ -194,7 +194,9 @@ class GAN(keras.Model):
             of_generator = ops.mean(generator_of(fake_score))
         total = of_discriminator + self.generator_weight * routed
         if self.gradient_penalty is not None:
-            total = total + self._penalty(real, stop_gradient(fake), labels, training)
+            kind, weight = self.gradient_penalty
+            slope = self._slope(kind, real, stop_gradient(fake), labels, training)
+            total = total + weight * _penalty(kind, slope)
         for extra in losses:
             total = total + ops.sum(extra)
         found = (of_discriminator, of_generator, ops.mean(real_score), ops.mean(fake_score))
@@ -209,8 +211,8 @@ class GAN(keras.Model):
                 average.assign(new + self.ema_momentum * (old - new))
         return total
 
-    def _penalty(self, real: Tensor, fake: Tensor, labels: Any, training: bool) -> Tensor:
-        kind, weight = self.gradient_penalty
+    def _slope(self, kind: str, real: Tensor, fake: Tensor, labels: Any, training: bool) -> Tensor:
+        """The gradient of the scores, where the penalty of this kind looks at it."""
         real = ops.cast(real, "float32")
         if kind == "wgan_gp":
             shape = (ops.shape(real)[0],) + (1,) * (len(real.shape) - 1)
@@ -228,10 +230,7 @@ class GAN(keras.Model):
         slope, values = backend.gradient(score, real)
         for variable, value in zip(updated, values, strict=True):
             variable.assign(value)
-        squared = ops.sum(ops.cast(slope, "float32") ** 2, axis=tuple(range(1, len(slope.shape))))
-        if kind == "r1":
-            return weight / 2 * ops.mean(squared)
-        return weight * ops.mean((ops.sqrt(squared + 1e-12) - 1) ** 2)
+        return slope
 
     def generate(self, n: int, seed: int | None = None, labels: Any = None) -> np.ndarray:
         """`n` samples; with a seed always the same.
@@ -285,6 +284,13 @@ class GAN(keras.Model):
         if not isinstance(config["loss"], str):
             config["loss"] = tuple(restored(part) for part in config["loss"])
         return cls(**config)
+
+
+def _penalty(kind: str, slope: Tensor) -> Tensor:
+    squared = ops.sum(ops.cast(slope, "float32") ** 2, axis=tuple(range(1, len(slope.shape))))
+    if kind == "r1":
+        return ops.mean(squared) / 2
+    return ops.mean((ops.sqrt(squared + 1e-12) - 1) ** 2)  # the root has a slope at 0, too
 
 
 def _checked_penalty(penalty: Any) -> tuple[str, float] | None:

@@ -48,20 +48,20 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
-    >>> critic = keras.layers.Dense(1, kernel_initializer="ones", name="critic")
-    >>> class Model(keras.Model):
+    >>> class Game(keras.Model):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.source = keras.layers.Dense(1, kernel_initializer="ones", name="source")
-    ...         self.critic = critic
+    ...         self.source = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
+    ...         self.critic = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
     ...     def call(self, x):
-    ...         return fg.routing.frozen(self.critic)(self.source(x))
-    >>> model = Model()
-    >>> model.compile(keras.optimizers.SGD(0.5), loss=lambda y, score: score)
-    >>> history = model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
-    >>> print({w.path.split("model/")[-1]: w.numpy().item() for w in model.weights
-    ...        if "kernel" in w.path})  # the source has moved, the critic has not
-    {'source/kernel': 0.5, 'critic/kernel': 1.0}
+    ...         made = self.source(x)
+    ...         judged = self.critic(fg.routing.stop_gradient(made))  # moves the critic, by -0.25
+    ...         return judged - 3 * fg.routing.frozen(self.critic)(made)  # the source, by 0.75
+    >>> game = Game()
+    >>> game.compile(keras.optimizers.SGD(0.25), loss=lambda y, outputs: outputs)
+    >>> history = game.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
+    >>> [weight.item() for weight in game.get_weights()]
+    [1.75, 0.75]
 
     References:
         Su Jianlin, Cutting gradients skilfully: a GAN from a single loss, 2019,
