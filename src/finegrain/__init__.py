@@ -8,9 +8,11 @@ try:
         layers,
         losses,
         metrics,
+        models,
         monitoring,
         optimizers,
         plots,
+        routing,
         tagging,
     )
 except ModuleNotFoundError as error:
@@ -42,9 +44,11 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "models",
     "monitoring",
     "optimizers",
     "plots",
+    "routing",
     "tagging",
     "with_gradients",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.checks import finite
+from finegrain.overlay import Overlay, create_weights, is_built, outside_of_graphs
 
 Tensor = Any
 Function = Callable[[Any], Any]
@@ -116,7 +116,7 @@ class SetLearningRate(keras.layers.Wrapper):
         self._weights_divided = _DividedWeights(self.scale)
         self._weights_divided.add(layer)
         self._all_weights_there = False
-        if all(part.built for part in layer._flatten_layers()):
+        if is_built(layer):
             self.build()
 
     def build(self, *input_shapes: Any, **named_shapes: Any) -> None:
@@ -128,9 +128,9 @@ class SetLearningRate(keras.layers.Wrapper):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the wrapped layer, with the arguments that it takes."""
         if not self._all_weights_there:
-            if not all(part.built for part in self.layer._flatten_layers()):
-                with _outside_of_graphs():
-                    _create_weights(self.layer, args, kwargs)
+            if not is_built(self.layer):
+                with outside_of_graphs():
+                    create_weights(self.layer, args, kwargs)
                     self.build()
             else:
                 self._weights_divided.add(self.layer)
@@ -142,16 +142,9 @@ class SetLearningRate(keras.layers.Wrapper):
         """The outputs of the wrapped layer with its effective weights."""
         divided = self._weights_divided
         divided.check(self.layer)
-        with _EffectiveScope(divided) as scope:
+        with divided.effective() as scope:
             outputs = self.layer(*args, **kwargs)
-        outer = scope.original_scope
-        for loss in scope.losses:
-            # The layer that added the loss knows it by its id and finds it in the outer scope:
-            # `self.add_loss` there would count it a second time.
-            if outer is None:
-                self.add_loss(loss)
-            elif outer.collect_losses:
-                outer.add_loss(loss)
+        scope.forward_losses(self)
         for variable, value in scope.updates():
             variable.assign(value / self.scale if variable in divided else value)
         return outputs
@@ -236,6 +229,12 @@ class _DividedWeights:
         if variable.constraint is not None:
             variable.constraint = _constraint_of_effective(variable.constraint, self.scale)
 
+    def effective(self) -> Overlay:
+        """Where these variables are read as θ."""
+        return Overlay(
+            self.variables.values(), lambda variable, value: ops.multiply(value, self.scale)
+        )
+
     def check(self, layer: keras.layers.Layer) -> None:
         """Raise an error if the layer has replaced weights."""
         there = {id(variable) for variable in layer.variables}
@@ -245,38 +244,6 @@ class _DividedWeights:
                 "place is not scaled. Quantize, say, a plain layer that was given "
                 f"`effective_weights()`. Received: a layer {layer.name!r} without {lost}"
             )
-
-
-class _EffectiveScope(keras.StatelessScope):
-    """Where variables that hold φ are read as θ, and all else as in the scope around.
-
-    Keras's own scope would read variables outside of its mapping as they were before tracing,
-    not as the scope around has them.
-    """
-
-    def __init__(self, divided: _DividedWeights) -> None:
-        super().__init__(collect_losses=True)
-        self.effective = {
-            key: ops.multiply(variable.value, divided.scale)
-            for key, variable in divided.variables.items()
-        }
-        self.assigned: dict[int, tuple[Any, Tensor]] = {}
-
-    def get_current_value(self, variable: Any) -> Tensor | None:
-        key = id(variable)
-        if key in self.assigned:
-            return self.assigned[key][1]
-        if key in self.effective:
-            return self.effective[key]
-        outer = self.original_scope
-        return None if outer is None else outer.get_current_value(variable)
-
-    def add_update(self, update: tuple[Any, Tensor]) -> None:
-        self.assigned[id(update[0])] = update
-
-    def updates(self) -> list[tuple[Any, Tensor]]:
-        """The variables that were assigned to, with their last values."""
-        return list(self.assigned.values())
 
 
 def _weights_to_train(layer: keras.layers.Layer) -> list[Any]:
@@ -290,35 +257,6 @@ def _weights_to_train(layer: keras.layers.Layer) -> list[Any]:
         for variable in part._trainable_variables
         if not variable.overwrite_with_gradient
     ]
-
-
-def _create_weights(layer: keras.layers.Layer, args: Any, kwargs: Any) -> None:
-    """Call the layer on the shapes of these arguments.
-
-    Unlike `build` this serves layers of several inputs and layers without a `build` of their own.
-    """
-
-    def symbolic(value: Any) -> Any:
-        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-            return value
-        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
-
-    args, kwargs = keras.tree.map_structure(symbolic, (args, kwargs))
-    try:
-        layer(*args, **kwargs)
-    except Exception:
-        # A layer that cannot be traced will do in eager mode, once it has its weights.
-        if not all(part.built for part in layer._flatten_layers()):
-            raise
-
-
-def _outside_of_graphs() -> contextlib.AbstractContextManager[Any]:
-    """Where weights are divided once, not at each run of a TensorFlow function."""
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    return tf.init_scope()
 
 
 def _divided_initializer(initializer: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:

@@ -1,0 +1,43 @@
+"""Losses of the discriminator and the generator, of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+# Each pair: the discriminator's loss of (real, fake) scores, the generator's of fake scores.
+LOSSES: dict[str, Pair] = {
+    # In the source's sign: real samples have low scores.
+    "hinge": (
+        lambda real, fake: ops.mean(ops.relu(1 + real)) + ops.mean(ops.relu(1 - fake)),
+        ops.mean,
+    ),
+    "non_saturating": (
+        lambda real, fake: ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake)),
+        lambda fake: ops.mean(ops.softplus(-fake)),
+    ),
+    "least_squares": (
+        lambda real, fake: (ops.mean((real - 1) ** 2) + ops.mean(fake**2)) / 2,
+        lambda fake: ops.mean((fake - 1) ** 2) / 2,
+    ),
+    "wasserstein": (
+        lambda real, fake: ops.mean(fake) - ops.mean(real),
+        lambda fake: -ops.mean(fake),
+    ),
+}
+
+
+def get_losses(loss: Any) -> Pair:
+    """The pair of functions by its name, or as it was given."""
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]
+    if isinstance(loss, list | tuple) and len(loss) == 2 and all(map(callable, loss)):
+        return loss[0], loss[1]
+    raise ValueError(
+        f"`loss` should be one of {list(LOSSES)} or a pair of functions: the discriminator's loss "
+        f"of (real scores, fake scores), the generator's of fake scores. Received: loss={loss!r}"
+    )

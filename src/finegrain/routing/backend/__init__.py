@@ -1,0 +1,16 @@
+"""What each backend does in its own way: derivatives that are not those of the function.
+
+`backend` is the module of the present backend. All three have the same functions:
+`straight_through(value, surrogate)`, the value of one tensor with the derivatives of another of
+the same shape and dtype, of any order; and `gradient(function, x)`, the gradient at a tensor x of
+a function to `(scalar, anything)`, which can be differentiated again, and what else it returned.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+
+backend: Any = importlib.import_module(f"finegrain.routing.backend.on_{keras.backend.backend()}")
