@@ -121,7 +121,7 @@ def compare(parts, tags, mask=None, bounds=None, rounding=0.0):
         Whether probability space proved itself exact.
     """
     parts = {name: np.asarray(parts[name], "float32") for name in SCORES}
-    batch, time, num_tags = parts["emissions"].shape
+    batch, time, _ = parts["emissions"].shape
     mask = np.ones((batch, time), bool) if mask is None else mask
     tags = np.asarray(tags, "int32")
     fixed = {"mask": mask, "tags": tags}

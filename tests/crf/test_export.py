@@ -29,9 +29,7 @@ def served(model, tokens, folder):
 
         # Sizes are fixed: without a signature, to the least.
         signature = [keras.InputSpec(shape=tokens.shape, dtype="int32")]
-        model.export(
-            folder / "model.pt2", format="torch", input_signature=signature, verbose=False
-        )
+        model.export(folder / "model.pt2", format="torch", input_signature=signature, verbose=False)
         loaded = torch.export.load(folder / "model.pt2").module()
         return loaded(torch.as_tensor(tokens)).detach().numpy()
     tf = pytest.importorskip("tensorflow")

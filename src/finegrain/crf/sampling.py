@@ -45,9 +45,7 @@ def sample(chain: Chain, n: int, seed: Any) -> Tensor:
         first = scores.start[None] + at.emission + xs[-2]  # (B, K)
         given = ops.where(at.first[:, :, None], first[:, None], logits)
         before = ops.transpose(tag)  # (B, n)
-        index = ops.broadcast_to(
-            ops.maximum(before, 0)[:, :, None], (batch, n, scores.num_tags)
-        )
+        index = ops.broadcast_to(ops.maximum(before, 0)[:, :, None], (batch, n, scores.num_tags))
         rows = ops.take_along_axis(given, index, axis=1)  # (B, n, K)
         heap = ops.cumsum(log_space.softmax(rows, 2), axis=2)
         drawn = heap > ops.transpose(xs[-1], (1, 0, 2)) * heap[:, :, -1:]
