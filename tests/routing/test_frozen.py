@@ -434,3 +434,37 @@ def test_torch_keeps_nothing_for_the_weights():
     with torch.autograd.graph.saved_tensors_hooks(held.append, lambda tensor: tensor):
         frozen(layer)(x)
     assert [tuple(tensor.shape) for tensor in held] in ([(2, 3)], [(3, 2)])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA tells what it computes")
+def test_a_compiler_shares_the_forward_pass():
+    """A frozen call beside a free one costs one forward pass; the subtraction more than that."""
+    import jax
+
+    critic = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(64)]
+    )
+    weights = [variable.value for variable in critic.trainable_variables]
+
+    def free(weights, made):
+        return critic.stateless_call(weights, [], made)[0]
+
+    def held(weights, made):
+        with keras.StatelessScope(zip(critic.trainable_variables, weights, strict=True)):
+            return frozen(critic)(made)
+
+    def both(weights, x):
+        return ops.sum(free(weights, ops.stop_gradient(x)) - held(weights, x))
+
+    def subtracted(weights, x):
+        judged = free(weights, ops.stop_gradient(x))
+        return ops.sum(judged - fg.routing.inner_gradient_only(lambda x: free(weights, x), x))
+
+    def work(function):
+        compiled = jax.jit(function).lower(weights, np.ones((32, 64), "float32")).compile()
+        return compiled.cost_analysis()["flops"]
+
+    once = work(lambda weights, x: ops.sum(free(weights, x)))
+    assert work(both) < 1.1 * once
+    steps = [work(jax.value_and_grad(function, (0, 1))) for function in (both, subtracted)]
+    assert steps[0] < 0.95 * steps[1], steps

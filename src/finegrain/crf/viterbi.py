@@ -37,26 +37,27 @@ def best_tags(chain: Chain) -> Tensor:
     def forward(best: Tensor, xs: Any) -> Any:
         emission, valid, first = xs[:3]
         moves = xs[3] if scores.per_step else scores.transitions[None]
-        arrived = ops.max(best[:, :, None] + moves, axis=1, initial=-np.inf)  # (B, K)
+        arrived = ops.max(best[:, :, None] + moves, axis=1)  # (B, K)
         arrived = ops.where(first, scores.start, arrived) + emission
         return ops.where(valid, arrived, best), (best,)
 
     zeros = ops.zeros_like(emissions[0])
     best, (before,) = scan(forward, zeros, xs, [emissions.dtype])
     tag = ops.cast(ops.argmax(best + scores.end, axis=1), "int32")  # (B,)
+    linked = ops.logical_and(valid, ops.logical_not(first))[:, :, 0]  # (T, B)
+    arriving = ops.transpose(scores.transitions) if not scores.per_step else None
 
     def backward(tag: Tensor, xs: Any) -> Any:
-        best, valid, first = xs[:3]
+        best, linked = xs[:2]
         if scores.per_step:
             index = ops.broadcast_to(tag[:, None, None], (*ops.shape(best), 1))
-            moves = ops.take_along_axis(xs[3], index, axis=2)[:, :, 0]
+            moves = ops.take_along_axis(xs[2], index, axis=2)[:, :, 0]
         else:
-            moves = ops.take(ops.transpose(scores.transitions), tag, axis=0)  # (B, K)
+            moves = ops.take(arriving, tag, axis=0)  # (B, K)
         origin = ops.cast(ops.argmax(best + moves, axis=1), "int32")
-        linked = ops.logical_and(valid, ops.logical_not(first))[:, 0]
         return ops.where(linked, origin, tag), (tag,)
 
-    _, (tags,) = scan(backward, tag, (before, *xs[1:]), ["int32"], reverse=True)
+    _, (tags,) = scan(backward, tag, (before, linked, *xs[3:]), ["int32"], reverse=True)
     return ops.transpose(tags)
 
 
