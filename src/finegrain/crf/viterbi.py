@@ -37,7 +37,7 @@ def best_tags(chain: Chain) -> Tensor:
     def forward(best: Tensor, xs: Any) -> Any:
         emission, valid, first = xs[:3]
         moves = xs[3] if scores.per_step else scores.transitions[None]
-        arrived = ops.max(best[:, :, None] + moves, axis=1)  # (B, K)
+        arrived = ops.max(best[:, :, None] + moves, axis=1, initial=-np.inf)  # (B, K)
         arrived = ops.where(first, scores.start, arrived) + emission
         return ops.where(valid, arrived, best), (best,)
 
