@@ -32,9 +32,17 @@ def one_thread() -> None:
 
 
 def alternating(
-    contenders: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3
+    contenders: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3, least: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; in a round all run, in turns, one after another."""
+    """Seconds of each contender in each round; in a round all run, in turns, one after another.
+
+    Args:
+        contenders: What to run, by name.
+        rounds: How often each has its turn.
+        warm_up: Runs of each before.
+        least: Seconds that a turn lasts at least: until then it runs again, as steps of training
+            follow each other, and its time is the mean.
+    """
     for _ in range(warm_up):
         for run in contenders.values():
             run()
@@ -45,9 +53,11 @@ def alternating(
     for index in range(rounds):
         # Each begins a round in its turn, so that nobody always follows the same neighbour.
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            start = time.perf_counter()
-            contenders[name]()
-            times[name].append(time.perf_counter() - start)
+            runs, start = 0, time.perf_counter()
+            while not runs or time.perf_counter() - start < least:
+                contenders[name]()
+                runs += 1
+            times[name].append((time.perf_counter() - start) / runs)
         gc.collect()
     gc.enable()
     return times

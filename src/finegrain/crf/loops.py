@@ -1,4 +1,4 @@
-"""Loops along the time of a chain, as each backend likes them.
+"""Loops along the time of a chain, and what is done in them, as each backend likes it.
 
 `keras.ops.scan` would do, but that on TensorFlow (Keras 3.15) it takes no second input where the
 time is unknown to the graph, puts out nothing but what it carries, and has no bound for XLA.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -79,3 +80,39 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
 
 
 _LOOPS = {"jax": _scan_on_jax, "torch": _scan_on_torch, "tensorflow": _scan_on_tensorflow}
+
+
+def largest(x: Tensor) -> Tensor:
+    """(...): the largest along the last axis of (..., K).
+
+    On TensorFlow Keras looks in each turn of a loop whether there is anything at all.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.reduce_max(x, axis=-1)
+    return ops.max(x, axis=-1, initial=-np.inf)
+
+
+def argmax(x: Tensor) -> Tensor:
+    """(...) int32: the place of the largest along the last axis of (..., K).
+
+    On TensorFlow Keras first tells −0 from 0, which takes six operations in each turn of a loop.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.argmax(x, axis=-1, output_type="int32")
+    return ops.cast(ops.argmax(x, axis=-1), "int32")
+
+
+def take_rows(table: Tensor, index: Tensor) -> Tensor:
+    """(..., K): rows of a table (N, K) by (...) int32, of which none is negative.
+
+    On TensorFlow Keras allows for negative ones, which takes five operations more.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(table, index)
+    return ops.take(table, index, axis=0)
