@@ -253,7 +253,8 @@ def _sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> _Found:
     if not narrow:
         tolerance = Limits.of(emissions.dtype).tolerance
         least = 2.0 * floor * 2.0**-tolerance * (time + 1)
-        certified = (overlap >= least) & (sums >= 1)
+        # As strict as `probability_space.counts`, which looks at the largest share.
+        certified = (overlap >= num_tags * least) & (sums >= 1)
         met = ending >= least
         if steps.inside is not None:
             certified, met = certified | ~steps.inside, met | empty
