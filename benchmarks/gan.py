@@ -63,12 +63,19 @@ PAIRS = {"DCGAN": (dcgan, (28, 28, 1)), "MLP": (mlp, (784,))}
 
 
 class Turn:
-    """A loss of real samples, and the weights that learn from it with an optimizer of their own."""
+    """A loss of real samples, and the weights that learn from it with an optimizer of their own.
 
-    def __init__(self, loss: Callable[[Any], Any], weights: list[Any]) -> None:
+    Attributes:
+        loss: The loss of a batch.
+        weights: What learns from it.
+        others: What else it reads and changes: weights, seeds, metrics.
+        optimizer: The optimizer.
+    """
+
+    def __init__(self, loss: Callable[[Any], Any], weights: list[Any], others: list[Any]) -> None:
         import keras
 
-        self.loss, self.weights = loss, weights
+        self.loss, self.weights, self.others = loss, weights, others
         self.optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
         self.optimizer.build(weights)
 
@@ -77,7 +84,8 @@ def one_loss(pair: Any, routing: str, loss: str = "hinge") -> list[Turn]:
     import finegrain as fg
 
     gan = fg.models.GAN(*pair, loss, routing=routing)
-    return [Turn(gan.compute_loss, gan.trainable_variables)]
+    others = gan.non_trainable_variables + gan.metrics_variables
+    return [Turn(gan.compute_loss, gan.trainable_variables, others)]
 
 
 def two_turns(pair: Any, same_samples: bool) -> list[Turn]:
@@ -103,39 +111,46 @@ def two_turns(pair: Any, same_samples: bool) -> list[Turn]:
     def of_generator(real: Any) -> Any:
         return ops.mean(discriminator(samples(same_samples), training=True))
 
+    players = (discriminator.trainable_variables, generator.trainable_variables)
     return [
-        Turn(of_discriminator, discriminator.trainable_variables),
-        Turn(of_generator, generator.trainable_variables),
+        Turn(of_discriminator, players[0], [*players[1], seed.state]),
+        Turn(of_generator, players[1], [*players[0], seed.state]),
     ]
 
 
-def on_jax(pair: Any, turns: list[Turn], real: Any) -> tuple[Callable[[], None], float]:
+def on_jax(turns: list[Turn], real: Any) -> tuple[Callable[[], None], float]:
     """A compiled step, and its operations."""
     import jax
     import keras
 
-    learned = [v for network in pair for v in network.variables]
-    variables = learned + [v for turn in turns for v in turn.optimizer.variables]
+    parts = [(*turn.weights, *turn.others, *turn.optimizer.variables) for turn in turns]
+    variables = list({id(v): v for part in parts for v in part}.values())
 
     def step(values: list[Any], real: Any) -> list[Any]:
         now = {id(v): value for v, value in zip(variables, values, strict=True)}
+
+        def read(variables: list[Any]) -> list[Any]:
+            return [now[id(v)] for v in variables]
+
+        def write(variables: list[Any], values: list[Any]) -> None:
+            now.update({id(v): value for v, value in zip(variables, values, strict=True)})
+
         for turn in turns:
 
             def loss(weights: list[Any], turn: Turn = turn) -> Any:
-                pairs = zip(turn.weights, weights, strict=True)
-                rest = [(v, now[id(v)]) for v in learned]
-                with keras.StatelessScope([*rest, *pairs]):
-                    return turn.loss(real)
+                held = [*turn.weights, *turn.others]
+                values = [*weights, *read(turn.others)]
+                with keras.StatelessScope(list(zip(held, values, strict=True))) as scope:
+                    value = turn.loss(real)
+                return value, [scope.get_current_value(v) for v in turn.others]
 
-            weights = [now[id(v)] for v in turn.weights]
-            slots = [now[id(v)] for v in turn.optimizer.variables]
-            gradients = jax.grad(loss)(weights)
+            weights, slots = read(turn.weights), read(turn.optimizer.variables)
+            gradients, others = jax.grad(loss, has_aux=True)(weights)
             weights, slots = turn.optimizer.stateless_apply(slots, gradients, weights)
-            for v, value in zip(turn.weights, weights, strict=True):
-                now[id(v)] = value
-            for v, value in zip(turn.optimizer.variables, slots, strict=True):
-                now[id(v)] = value
-        return [now[id(v)] for v in variables]
+            write(turn.weights, weights)
+            write(turn.others, others)
+            write(turn.optimizer.variables, slots)
+        return read(variables)
 
     values = [v.value + 0 for v in variables]
     compiled = jax.jit(step, donate_argnums=0).lower(values, real).compile()
@@ -148,7 +163,7 @@ def on_jax(pair: Any, turns: list[Turn], real: Any) -> tuple[Callable[[], None],
     return run, compiled.cost_analysis()["flops"]
 
 
-def on_torch(pair: Any, turns: list[Turn], real: Any) -> tuple[Callable[[], None], None]:
+def on_torch(turns: list[Turn], real: Any) -> tuple[Callable[[], None], None]:
     import torch
 
     def run() -> None:
@@ -160,7 +175,7 @@ def on_torch(pair: Any, turns: list[Turn], real: Any) -> tuple[Callable[[], None
     return run, None
 
 
-def on_tensorflow(pair: Any, turns: list[Turn], real: Any) -> tuple[Callable[[], None], None]:
+def on_tensorflow(turns: list[Turn], real: Any) -> tuple[Callable[[], None], None]:
     import tensorflow as tf
 
     @tf.function(jit_compile=True, autograph=False)
@@ -201,7 +216,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         contenders, operations = {}, {}
         for form, turns in forms.items():
             pair = networks()
-            contenders[form], operations[form] = STEPS[backend](pair, turns(pair), real)
+            contenders[form], operations[form] = STEPS[backend](turns(pair), real)
         times = alternating(contenders, arguments.rounds, least=TURN)
         result[name] = {
             "milliseconds": {form: 1000 * statistics.median(own) for form, own in times.items()},
@@ -227,8 +242,11 @@ def page(results: dict[str, Any], rounds: int) -> str:
         f"Machine: {machine()}. Again on yours: `make bench`, or "
         f"`python benchmarks/gan.py --rounds {rounds}`.\n"
     ]
-    forms = list(dict.fromkeys(f for r in results.values() for n in PAIRS for f in
-                               r.get(n, {"ratios": {}})["ratios"]))
+    forms = list(
+        dict.fromkeys(
+            f for r in results.values() for n in PAIRS for f in r.get(n, {"ratios": {}})["ratios"]
+        )
+    )
     counted = results.get("jax", {})
     if counted:
         parts.append("\n## Operations\n\nGFLOP of a compiled step on JAX, as XLA counts them:\n\n")

@@ -26,9 +26,9 @@ most 0.
 
 So if $s_t \ge 2 \delta T / \varepsilon$ at each of T positions, the log-partition is within ε, and
 since all terms are positive each position's marginals, and pairs, are together within 2ε (besides
-rounding). Here $\varepsilon = 2^{-20}$ in float32. That costs next to nothing: marginals are divided
-by the overlaps, $b_{tj} / s_t$, and since the $b_{tj}$ of K tags add up to 1, none of these shares
-is above $\varepsilon / 2 \delta T K$ only where $s_t$ is large enough.
+rounding). Here $\varepsilon = 2^{-20}$ in float32. To see it costs next to nothing: marginals need
+the shares $b_{tj} / s_t$ anyway, and since the $b_{tj}$ of K tags add up to 1, no share is above
+$\varepsilon / 2 \delta T K$ only where $s_t$ is large enough.
 
 **The bound** follows: $(x_{t-1} M)_j \ge e^{-R}$, where R is the largest range (maximum less
 minimum) among transitions, start and end, so the overlap is at least $e^{-R}$ whatever the

@@ -51,9 +51,9 @@ def _from_both_ends(chain: Chain) -> Tensor:
             reached = ops.where(xs[1][t], moved, reached)
         return reached, (ops.stack(arrived),)
 
-    ends = ops.stack([scores.start, scores.end])[:, None]  # (2, 1, K)
-    ends = ends + ops.zeros_like(emissions[0, 0])
-    reached, (arrived,) = scan(forward, ends, (emissions, valid), [emissions.dtype])
+    outer = ops.stack([scores.start, scores.end])[:, None]  # (2, 1, K)
+    outer = outer + ops.zeros_like(emissions[0, 0])
+    reached, (arrived,) = scan(forward, outer, (emissions, valid), [emissions.dtype])
 
     # The last tag of the left half goes with what the right one reached, and the first of the
     # right half with that tag: of two best sequences not a part of each.
@@ -79,9 +79,9 @@ def _from_both_ends(chain: Chain) -> Tensor:
 
 
 def _halves(x: Tensor, turns: Any) -> Tensor:
-    """(turns, STEPS, 2, B, ...) of (B, T, ...): onwards from the first position, back from the last.
+    """(turns, STEPS, 2, B, ...) of (B, T, ...): on from the first position, back from the last.
 
-    What there is too much of room is zero, and stands last, before the walk from the right begins.
+    The last positions are filled up with zeros.
     """
     padding = turns * 2 * STEPS - ops.shape(x)[1]
     x = ops.pad(ops.swapaxes(x, 0, 1), ((0, padding), *((0, 0),) * (len(x.shape) - 1)))

@@ -1,0 +1,59 @@
+"""The forms of Viterbi's algorithm against each other and against all sequences."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from finegrain.crf import viterbi
+from finegrain.crf.chain import Chain
+from finegrain.crf.checks import checked_chain
+from oracle import EnumeratedChain
+
+BATCH, TAGS = 12, 3
+
+
+def on_host(chain):
+    scores = [ops.convert_to_numpy(part) for part in chain.scores]
+    return viterbi.best_tags_on_host(*scores, ops.convert_to_numpy(chain.mask))
+
+
+def from_one_end(chain):
+    """Through transitions of each step's own, of which all are the same."""
+    scores = chain.scores
+    batch, time, tags = scores.emissions.shape
+    own = ops.broadcast_to(scores.transitions, (batch, time, tags, tags))
+    return viterbi.best_tags(Chain(scores._replace(transitions=own), chain.mask))
+
+
+FORMS = [viterbi.best_tags, viterbi.best_tags_compared, on_host, from_one_end]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+@pytest.mark.parametrize("time", [1, 4, 5])
+def test_best_of_all_sequences(form, time):
+    """Where many are equally good, too, and some are forbidden: one of the best, and whole.
+
+    Lengths on both sides of a turn of the loops; padding before, behind and between.
+    """
+    random = np.random.default_rng(time)
+    transitions = random.integers(-2, 1, size=(TAGS, TAGS)).astype("float32")
+    transitions[0, 1] = transitions[2, 2] = -np.inf
+    parts = {
+        "emissions": random.integers(-1, 1, size=(BATCH, time, TAGS)).astype("float32"),
+        "transitions": transitions,
+        "start": np.array([0, -1, 0], "float32"),
+        "end": np.array([0, 0, -np.inf], "float32"),
+        "mask": random.random((BATCH, time)) < 0.7,
+    }
+    if keras.backend.backend() == "jax" and form is not on_host:
+        import jax
+
+        form = jax.jit(form)
+    found = ops.convert_to_numpy(form(checked_chain(**parts).shifted()[0]))
+    for i, tags in enumerate(found):
+        mask = parts["mask"][i]
+        chain = EnumeratedChain(
+            parts["emissions"][i], transitions, parts["start"], parts["end"], mask
+        )
+        assert chain.score(tags) == chain.best_score()
