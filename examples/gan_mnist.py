@@ -8,8 +8,10 @@ its own.
     KERAS_BACKEND=jax python examples/gan_mnist.py                # both methods, seeds 0, 1, 2
     python examples/gan_mnist.py --methods single --seeds 0 path/to/mnist
 
-The folder of `--folder` gets a grid of samples for each epoch, the curves of the losses and a
-result for each run (what is there already is not run again), a table of the scores and a picture.
+For each run the folder gets a grid of samples after each epoch, the curves of the losses, the model
+and its scores, and beside them the results of all and a picture. A run whose scores are there is
+not run again.
+
 The scores compare 10,000 samples with 10,000 images that no training saw: the Fréchet distance in
 the features of a small classifier, which the script trains first, and how many of the ten digits
 the classifier finds among the samples. The distance between other real images and the held-out
@@ -358,6 +360,7 @@ def main() -> None:
                 result = {"method": method, "seed": seed, "seconds": round(seconds, 1)}
                 result |= judge.score(samples_of(gan, arguments.samples))
                 np.save(folder / "samples.npy", gan.generate(64, seed=0))
+                gan.save(folder / "gan.keras")
                 write_json(folder / "result.json", result)
             results["runs"].append(json.loads((folder / "result.json").read_text()))
     if arguments.rounds:

@@ -100,29 +100,54 @@ def test_both_methods_run_score_and_resume(mnist, data, run, tmp_path, monkeypat
     monkeypatch.setattr(mnist, "HELD_OUT", 64)
     monkeypatch.setattr(mnist, "EVERY", 1)
     folder = tmp_path / "out"
+    monkeypatch.setattr(mnist, "seconds_per_step", lambda images, rounds: times)
+    times = {"single": [1.0, 2.0, 4.0], "alternating": [2.0, 2.0, 16.0]}
     arguments = [data, "--seeds", 0, "--epochs", 1, "--images", 128, "--samples", 500]
-    arguments += ["--rounds", 1, "--folder", folder]
+    arguments += ["--folder", folder]
     run(mnist, *arguments)
     results = json.loads((folder / "results.json").read_text())
     assert [result["method"] for result in results["runs"]] == ["single", "alternating"]
     assert results["steps"] == 2
-    assert set(results["step"]) == {"single", "alternating"}
+    assert results["step"] == {"single": 2.0, "alternating": 2.0}
+    assert results["time_ratio"] == 0.5
     for result in results["runs"]:
         assert result["frechet_distance"] > 0
         assert sum(result["shares"]) == pytest.approx(1, abs=1e-3)
+        kept = folder / f"{result['method']}-0"
         for name in ("epoch-01.png", "curves.png"):
-            picture = folder / f"{result['method']}-0" / name
-            assert picture.read_bytes().startswith(b"\x89PNG")
+            assert (kept / name).read_bytes().startswith(b"\x89PNG")
+        gan = keras.models.load_model(kept / "gan.keras")
+        np.testing.assert_allclose(
+            gan.generate(64, seed=0), np.load(kept / "samples.npy"), rtol=1e-4, atol=1e-5
+        )
     assert (folder / "samples.png").exists()
 
     def trained(*arguments):
         raise AssertionError("a run that is there is not run again")
 
     monkeypatch.setattr(mnist, "trained", trained)
-    run(mnist, *arguments[:-4], "--rounds", 0, *arguments[-2:])
+    run(mnist, *arguments, "--rounds", 0)
     again = json.loads((folder / "results.json").read_text())
     assert again["runs"] == results["runs"]
     assert again["accuracy"] == results["accuracy"]
+
+
+def test_a_step_is_one_of_the_single_loss_or_both_turns(mnist, monkeypatch):
+    """Both are timed in every round, once they are compiled."""
+    steps = []
+
+    class Model:
+        def __init__(self, name):
+            self.name = name
+
+        def train_on_batch(self, batch):
+            steps.append((self.name, len(batch)))
+
+    monkeypatch.setattr(mnist, "single", lambda seed: Model("both"))
+    monkeypatch.setattr(mnist, "alternating", lambda seed: (None, Model("one"), Model("other")))
+    times = mnist.seconds_per_step(np.zeros((100, 2)), rounds=2)
+    assert {name: len(own) for name, own in times.items()} == {"single": 2, "alternating": 2}
+    assert steps == [("both", 64), ("one", 64), ("other", 64)] * 5
 
 
 def test_missing_data_are_said_to_be_missing(mnist, run, tmp_path, capsys):
