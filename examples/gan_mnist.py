@@ -9,8 +9,8 @@ its own.
     python examples/gan_mnist.py --methods single --seeds 0 path/to/mnist
 
 For each run the folder gets a grid of samples after each epoch, the curves of the losses, the model
-and its scores, and beside them the results of all and a picture. A run whose scores are there is
-not run again.
+and its scores, and beside them the results of all and a picture. A run whose scores are there,
+from the same settings, is not run again.
 
 The scores compare 10,000 samples with 10,000 images that no training saw: the Fréchet distance in
 the features of a small classifier, which the script trains first, and how many of the ten digits
@@ -267,6 +267,11 @@ class Judge:
         }
 
 
+def read(path: Path) -> dict[str, Any] | None:
+    """What an earlier run left there."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def samples_of(gan: fg.models.GAN, number: int) -> np.ndarray:
     return np.concatenate([gan.generate(500, seed=1 + part) for part in range(number // 500)])
 
@@ -315,14 +320,14 @@ def show(results: dict[str, Any]) -> None:
 
 
 def picture(path: Path, pictures: dict[str, np.ndarray]) -> None:
-    figure = Figure(figsize=(2.6 * len(pictures), 2.85), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(pictures), 2.95), layout="constrained")
     for axes, (name, images) in zip(
         figure.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
     ):
         axes.imshow(grid(images), cmap="gray_r")
         axes.set_title(name)
         axes.set_axis_off()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=95, pil_kwargs={"optimize": True})
 
 
 def main() -> None:
@@ -344,25 +349,31 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     judge = Judge(arguments.folder, images, digits, epochs=3)
     real, train = images[-HELD_OUT:][:64], images[:-HELD_OUT][: arguments.images]
-    results: dict[str, Any] = {
+    settings = {
         "backend": keras.backend.backend(),
+        "steps": len(train) // BATCH * arguments.epochs,
+        "images": len(train),
+        "samples": arguments.samples,
+    }
+    results: dict[str, Any] = settings | {
         "accuracy": judge.accuracy,
         "floor": judge.floor,
-        "steps": len(train) // BATCH * arguments.epochs,
         "runs": [],
     }
     for seed in arguments.seeds:
         for method in arguments.methods:
             folder = arguments.folder / f"{method}-{seed}"
-            if not (folder / "result.json").exists():
+            result = {"method": method, "seed": seed} | settings
+            kept = read(folder / "result.json")
+            if kept is None or not result.items() <= kept.items():
                 console.print(f"{method}, seed {seed}")
                 gan, seconds = trained(method, seed, train, arguments.epochs, folder)
-                result = {"method": method, "seed": seed, "seconds": round(seconds, 1)}
-                result |= judge.score(samples_of(gan, arguments.samples))
+                kept = result | {"seconds": round(seconds, 1)}
+                kept |= judge.score(samples_of(gan, arguments.samples))
                 np.save(folder / "samples.npy", gan.generate(64, seed=0))
                 gan.save(folder / "gan.keras")
-                write_json(folder / "result.json", result)
-            results["runs"].append(json.loads((folder / "result.json").read_text()))
+                write_json(folder / "result.json", kept)
+            results["runs"].append(kept)
     if arguments.rounds:
         times = seconds_per_step(train, arguments.rounds)
         results["step"] = {name: statistics.median(own) for name, own in times.items()}

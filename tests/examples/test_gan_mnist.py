@@ -130,6 +130,8 @@ def test_both_methods_run_score_and_resume(mnist, data, run, tmp_path, monkeypat
     again = json.loads((folder / "results.json").read_text())
     assert again["runs"] == results["runs"]
     assert again["accuracy"] == results["accuracy"]
+    with pytest.raises(AssertionError, match="is not run again"):  # but other settings are
+        run(mnist, *arguments, "--rounds", 0, "--epochs", 2)
 
 
 def test_a_step_is_one_of_the_single_loss_or_both_turns(mnist, monkeypatch):
