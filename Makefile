@@ -16,7 +16,7 @@ demo_backend := $(or $(KERAS_BACKEND),jax)
 
 # What each environment stamp stands for: extras of pyproject.toml.
 extras_demo-$(demo_backend) := $(demo_backend),plots
-extras_test  := jax,torch,tensorflow,plots,tensorboard,test
+extras_test  := jax,torch,tensorflow,plots,tensorboard,examples,test
 extras_bench := jax,torch,tensorflow,plots,bench
 extras_docs  := docs
 extras_lint  := dev
