@@ -79,6 +79,13 @@ def test_dtype_stays(dtype):
         assert keras.backend.standardize_dtype(route.dtype) == dtype
 
 
+@pytest.mark.parametrize("function", [ROUTING.scale_gradient, ROUTING.reverse_gradient])
+def test_no_variable_in_a_functional_model(function):
+    """Its value would be that of the day when the model was made."""
+    with pytest.raises(TypeError, match="in the `call` of a layer that holds the variable"):
+        function(keras.Input((2,)), keras.Variable(0.5))
+
+
 @both
 def test_factor_may_be_a_variable(compiled):
     """It can change during training; no gradient reaches it."""

@@ -44,13 +44,15 @@ def scale_gradient(x: Any, factor: Any) -> Any:
     Args:
         x: A tensor of floats, or a list, tuple or dict of these, symbolic ones included.
         factor: $c$, a finite number of either sign, or a variable or tensor that broadcasts
-            against `x` without widening it. No gradient reaches it.
+            against `x` without widening it. No gradient reaches it. Where `x` is symbolic, no
+            variable: a layer that holds it can read it in its `call`.
 
     Returns:
         The like of `x`.
 
     Raises:
-        TypeError: if `x` holds integers, which have no gradient, or `factor` is no number.
+        TypeError: if `x` holds integers, which have no gradient, if `factor` is no number, or if
+            it is a variable and `x` symbolic.
         ValueError: if `factor` is not finite.
 
     Example:
@@ -67,14 +69,7 @@ def scale_gradient(x: Any, factor: Any) -> Any:
     >>> print(layer.get_weights()[0].item())
     0.5
     """
-    number = _checked_factor(factor)
-
-    def scaled(leaf: Tensor) -> Tensor:
-        leaf = _checked_floats("x", leaf)
-        weight = number if number is not None else ops.cast(ops.stop_gradient(factor), leaf.dtype)
-        return _straight_through(leaf, leaf * weight)
-
-    return keras.tree.map_structure(scaled, x)
+    return _scaled(x, factor, 1.0)
 
 
 def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
@@ -88,7 +83,7 @@ def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
     Args:
         x: A tensor of floats, or a list, tuple or dict of these, symbolic ones included.
         factor: $c$, a finite number, or a variable or tensor, as in `scale_gradient`. A variable
-            can be raised from 0 to 1 during training.
+            that a layer holds can be raised from 0 to 1 during training.
 
     Returns:
         The like of `x`.
@@ -111,8 +106,7 @@ def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
         Yaroslav Ganin, Victor Lempitsky, Unsupervised domain adaptation by backpropagation, 2015,
         https://arxiv.org/abs/1409.7495
     """
-    number = _checked_factor(factor)
-    return scale_gradient(x, -number if number is not None else -ops.convert_to_tensor(factor))
+    return _scaled(x, factor, -1.0)
 
 
 def straight_through(value: Any, surrogate: Any) -> Any:
@@ -209,6 +203,26 @@ class StraightThrough(keras.Operation):
     def compute_output_spec(self, value: Any, surrogate: Any) -> keras.KerasTensor:
         """Shape and dtype of both."""
         return keras.KerasTensor(value.shape, surrogate.dtype)
+
+
+def _scaled(x: Any, factor: Any, sign: float) -> Any:
+    number = _checked_factor(factor)
+
+    def scaled(leaf: Tensor) -> Tensor:
+        leaf = _checked_floats("x", leaf)
+        if keras.backend.is_keras_tensor(leaf) and isinstance(factor, keras.Variable):
+            raise TypeError(
+                "A functional model would read the variable once, when it is made. Scale the "
+                "gradient in the `call` of a layer that holds the variable. "
+                f"Received: factor={factor!r} for a symbolic tensor"
+            )
+        if number is not None:
+            weight = sign * number
+        else:
+            weight = sign * ops.cast(ops.stop_gradient(factor), leaf.dtype)
+        return _straight_through(leaf, leaf * weight)
+
+    return keras.tree.map_structure(scaled, x)
 
 
 def _straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
