@@ -27,16 +27,17 @@ def networks() -> tuple[keras.Model, keras.Model]:
     return make(LATENT, 2, "generator"), make(2, 1, "discriminator")
 
 
-def labelled_networks(**arguments: Any) -> tuple[keras.Model, keras.Model]:
-    """The same for samples of three kinds, with statistics; `arguments` are those of Dropout."""
+def labelled_networks(rate: float = 0.0, *, embed: bool = True) -> tuple[Any, Any]:
+    """The same for samples of three kinds, with statistics, and dropout where `rate` says so."""
 
     def make(inputs: int, outputs: int, name: str) -> keras.Model:
         samples, label = keras.Input((inputs,)), keras.Input((), dtype="int32")
-        kind = layers.Embedding(3, 2)(label)
+        kind = layers.Embedding(3, 2)(label) if embed else ops.one_hot(label, 3)
         hidden = layers.Dense(4, "tanh")(layers.Concatenate()([samples, kind]))
         hidden = layers.BatchNormalization(momentum=0.5)(hidden)
-        if arguments:
-            hidden = layers.Dropout(**arguments)(hidden)
+        if rate:
+            # Without a seed Keras leaves the masks to PyTorch's own generator.
+            hidden = layers.Dropout(rate, seed=outputs)(hidden)
         return keras.Model([samples, label], layers.Dense(outputs)(hidden), name=name)
 
     return make(LATENT, 2, "generator"), make(2, 1, "discriminator")
@@ -59,7 +60,8 @@ def neutral_noise(shape: Any, seed: keras.random.SeedGenerator) -> Any:
 
 def conditional(**arguments: Any) -> fg.models.GAN:
     """A GAN of all that has a state, compiled with rules."""
-    generator, discriminator = labelled_networks()
+    # Of the sparse gradients of an embedding Keras's Adam makes something else on TensorFlow.
+    generator, discriminator = labelled_networks(embed=False)
     gan = fg.models.GAN(
         generator,
         discriminator,

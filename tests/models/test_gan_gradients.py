@@ -106,7 +106,9 @@ def test_precise_in_float64():
     oracle = Oracle("hinge", "wgan_gp", 0.1, seed=5)
     fake = oracle.fake(made)
     expected = finite_differences(lambda *w: oracle.of_discriminator(*w, fake=fake), *judged)
-    for found, gradient in zip(gradients(gan, X.astype("float64")).weights[4:], expected):
+    for found, gradient in zip(
+        gradients(gan, X.astype("float64")).weights[4:], expected, strict=True
+    ):
         np.testing.assert_allclose(found, gradient, rtol=1e-7, atol=1e-8)
 
 

@@ -87,6 +87,10 @@ class GAN(keras.Model):
         - The discriminator's statistics and seeds are updated by each of its calls: on real
           samples, on fake ones, for the generator, and for the penalty. With `"reversal"` the
           second serves the generator too.
+        - A file keeps the seeds of the noise and of all layers, so that training goes on as if it
+          had not stopped. Give Dropout a seed for it: without one, Keras draws its masks on
+          PyTorch from a generator that belongs to no model, which `"subtraction"` cannot
+          cancel, either.
         - Losses that layers add in their call count for real samples, fake samples and the
           generator, once each, and those on weights once. A call for the other's sake adds none;
           but with `"reversal"` what the discriminator adds for fake samples reaches the
@@ -185,6 +189,9 @@ class GAN(keras.Model):
         if sample_weight is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
         real, labels = x if isinstance(x, list | tuple) else (x, y)
+        # In `train_on_batch` they are arrays still.
+        real = ops.convert_to_tensor(real)
+        labels = None if labels is None else ops.convert_to_tensor(labels)
         self._check_labels(labels is not None)
         added = list(self.losses)  # by the call on real samples, and on the weights
         if training and self.average is not None:
@@ -200,12 +207,12 @@ class GAN(keras.Model):
             added.extend(scope.losses)
             return output
 
+        real_score = widened(output_of(self.discriminator, real) if y_pred is None else y_pred)
         number = ops.shape(real)[0]
         noise = keras.random.normal((number, self.latent_dim), seed=self.noise)
         fake = output_of(self.generator, noise)
         seen = shown(self.routing, fake, self.generator_weight)
         fake_score = widened(output_of(self.discriminator, seen))
-        real_score = widened(output_of(self.discriminator, real) if y_pred is None else y_pred)
         discriminator_loss, loss_of_fake = get_losses(self.loss_pair)
         of_discriminator = ops.mean(discriminator_loss(real_score, fake_score))
         of_generator = generator_loss(

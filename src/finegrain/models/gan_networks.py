@@ -67,6 +67,6 @@ def build_networks(generator: Any, discriminator: Any, latent_dim: int, input_sh
     # Shapes do not tell what labels are; integers serve layers of numbers as well.
     labels = [keras.KerasTensor(shape, "int32") for shape in labels]
     with outside_of_graphs():
-        for network, shape in ((generator, (None, latent_dim)), (discriminator, samples)):
+        for network, shape in ((generator, (samples[0], latent_dim)), (discriminator, samples)):
             if not is_built(network):
                 create_weights(network, (inputs_of(keras.KerasTensor(shape), *labels),), {})
