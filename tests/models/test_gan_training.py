@@ -84,7 +84,10 @@ def test_ways_of_compiling_agree(monkeypatch):
     monkeypatch.setattr(keras.random, "normal", neutral_noise)  # XLA's own differs on TensorFlow
     ways = {"plain": {"jit_compile": False}, "eager": {"run_eagerly": True}}
     if BACKEND != "torch":  # TorchDynamo is slow to start, and Keras takes one step at a time
-        ways |= {"compiled": {"jit_compile": True}, "two at a time": {"steps_per_execution": 2}}
+        ways |= {
+            "compiled": {"jit_compile": True},
+            "two at a time": {"steps_per_execution": 2, "jit_compile": JIT},
+        }
     ends = {}
     for name, way in ways.items():
         keras.utils.set_random_seed(1)
