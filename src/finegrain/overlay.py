@@ -67,6 +67,12 @@ class Overlay(keras.StatelessScope):
         """The variables that were assigned to, with their last values."""
         return list(self.assigned.values())
 
+    def assign_statistics(self) -> None:
+        """Assigns what is updated and not trained, in the scope around; to be called after."""
+        for variable, value in self.updates():
+            if not variable.trainable:
+                variable.assign(value)
+
     def forward_losses(self, layer: keras.layers.Layer) -> None:
         """Hands the losses on, once, to where `layer` has its own; to be called after the scope."""
         outer = self.original_scope

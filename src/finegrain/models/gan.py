@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -9,14 +11,15 @@ import numpy as np
 from keras import ops
 
 from finegrain.checks import checked_number
-from finegrain.models.gan_losses import get_losses
-from finegrain.overlay import Overlay
-from finegrain.routing import frozen, inner_gradient_only, stop_gradient
-from finegrain.routing.backend import backend
+from finegrain.models.gan_losses import get_losses, widened
+from finegrain.models.gan_networks import arity, build_networks, checked_latent_dim, inputs_of
+from finegrain.models.gan_routing import checked_routing, generator_loss, shown
+from finegrain.models.gradient_penalty import GradientPenalty
+from finegrain.models.weight_average import WeightAverage
+from finegrain.overlay import Overlay, is_built
+from finegrain.routing import stop_gradient
 
 Tensor = Any
-
-PENALTIES = {"wgan_gp": 10.0, "r1": 10.0}
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -29,28 +32,36 @@ class GAN(keras.Model):
     a step. To let the generator learn at another pace under Adam or RMSprop, which divide
     $\lambda$ out, give it a `finegrain.Rule` with a `learning_rate_multiplier`.
 
+    Compile it with an optimizer alone, and fit it on samples; where the networks take labels too,
+    on (samples, labels), whether as arrays `x, y`, as a pair in `x`, or from a data set.
+
     Args:
         generator: A model from noise (batch, latent_dim), or [noise, labels], to samples.
         discriminator: A model from samples, or [samples, labels], to scores (batch, 1).
         loss: `"hinge"` (real samples have low scores), `"non_saturating"`, `"least_squares"`,
             `"wasserstein"` (real samples have high scores), or a pair of functions: the
             discriminator's loss of (real scores, fake scores), the generator's of fake scores.
+            Functions of your own are saved by name: register them with Keras.
         generator_weight: $\lambda \geq 0$. It scales the generator's rate under plain SGD only.
         gradient_penalty: `"wgan_gp"`, $w\,\mathrm{E}(\lVert\nabla D\rVert - 1)^2$ between real
             and fake samples; `"r1"`, $\tfrac{w}{2}\,\mathrm{E}\lVert\nabla D\rVert^2$ at real
             ones; a pair of a name and the weight $w$ (10 unless given); or a number, the weight
             of `"wgan_gp"`.
         latent_dim: Length of the noise. Defaults to what the generator's input says.
-        routing: `"frozen"`, or `"subtraction"`, the source's form, for discriminators whose
-            weights cannot be read as constants.
+        routing: How the generator's loss is kept from the discriminator's weights. `"frozen"`
+            reads them as constants. `"subtraction"` is the source's form, for weights that cannot
+            be read so. `"reversal"`, for the Wasserstein loss, where both networks want the
+            opposite, sends the discriminator's gradient on with its sign changed: one backward
+            pass serves both.
         ema_momentum: If given, in [0, 1): keeps a moving average of the generator's weights,
-            which `generate` uses.
-        seed: Of the noise.
+            which `generate` uses. It starts from the first weights.
+        seed: Of the noise, an integer.
         **kwargs: Keras's own, such as `name`.
 
     Raises:
         TypeError: if a network is no Keras layer.
-        ValueError: for an unknown loss, penalty or routing, or a length of noise that is missing.
+        ValueError: for an unknown loss, penalty or routing, a length of noise that is missing, or
+            labels for one network alone.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -71,6 +82,25 @@ class GAN(keras.Model):
           https://arxiv.org/abs/1704.00028
         - Lars Mescheder, Andreas Geiger, Sebastian Nowozin, Which training methods for GANs do
           actually converge?, 2018, https://arxiv.org/abs/1801.04406
+
+    Notes:
+        - The discriminator's statistics and seeds are updated by each of its calls: on real
+          samples, on fake ones, for the generator, and for the penalty. With `"reversal"` the
+          second serves the generator too.
+        - A file keeps the seeds of the noise and of all layers, so that training goes on as if it
+          had not stopped. Give Dropout a seed for it: without one, Keras draws its masks on
+          PyTorch from a generator that belongs to no model, which `"subtraction"` cannot
+          cancel, either.
+        - Losses that layers add in their call count for real samples, fake samples and the
+          generator, once each, and those on weights once. A call for the other's sake adds none;
+          but with `"reversal"` what the discriminator adds for fake samples reaches the
+          generator, too, reversed.
+        - What a layer assigns to its own trainable weights is used in that call and forgotten.
+          So SpectralNormalization normalizes in training, by a $\sigma$ that has a gradient, and
+          its kernel stays as the optimizer made it.
+        - Several steps of the discriminator for each of the generator's are a `Rule` whose
+          multiplier is 0 in between: weights and their slots rest. The work of a step stays the
+          same, so that beyond two it costs less to take turns by hand.
     """
 
     def __init__(
@@ -88,66 +118,64 @@ class GAN(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, network in (("generator", generator), ("discriminator", discriminator)):
-            if not isinstance(network, keras.layers.Layer):
-                raise TypeError(f"`{name}` should be a Keras model. Received: {name}={network!r}")
-        if routing not in ("frozen", "subtraction"):
-            raise ValueError(
-                f"`routing` should be 'frozen' or 'subtraction'. Received: routing={routing!r}"
-            )
-        if ema_momentum is not None and not 0 <= ema_momentum < 1:
-            raise ValueError(
-                f"`ema_momentum` should be in [0, 1). Received: ema_momentum={ema_momentum!r}"
-            )
-        self.loss_pair = tuple(loss) if isinstance(loss, list) else loss
+        self.latent_dim = checked_latent_dim(latent_dim, generator, discriminator)
+        self.routing = checked_routing(routing, loss)
+        self.loss_pair = loss if isinstance(loss, str) else tuple(loss)
         get_losses(self.loss_pair)
         self.generator, self.discriminator = generator, discriminator
         self.generator_weight = checked_number("generator_weight", generator_weight)
-        self.gradient_penalty = _checked_penalty(gradient_penalty)
-        self.latent_dim = latent_dim if latent_dim is not None else _latent_dim_of(generator)
-        self.routing, self.ema_momentum, self.seed = routing, ema_momentum, seed
+        self.gradient_penalty = GradientPenalty.of(gradient_penalty)
+        self.average = None if ema_momentum is None else WeightAverage(ema_momentum)
+        self.ema_momentum, self.seed = ema_momentum, seed
         self.noise = keras.random.SeedGenerator(seed)
         self.trackers = {
             name: keras.metrics.Mean(name)
             for name in ("discriminator_loss", "generator_loss", "real_score", "fake_score")
         }
-        if ema_momentum is not None or generator.built:
-            self._create_state()
-        if generator.built and discriminator.built:
-            self.built = True
-
-    def _create_state(self) -> None:
-        self.averages: list[Any] = []
-        if not self.generator.built:
-            self.generator.build((None, self.latent_dim))
-        if self.ema_momentum is None:
-            return
-        self.averages = [
-            self.add_weight(shape=w.shape, dtype=w.dtype, trainable=False, name=f"average_{i}")
-            for i, w in enumerate(self.generator.trainable_variables)
-        ]
-        for average, weight in zip(self.averages, self.generator.trainable_variables, strict=True):
-            average.assign(ops.copy(weight))  # JAX gives buffers away: not the same one
+        if is_built(generator) and self.average is not None:
+            self.average.create(generator)
+        self.built = is_built(generator) and is_built(discriminator)
 
     def build(self, input_shape: Any) -> None:
-        """Builds both networks, for samples of this shape."""
-        if not self.generator.built:
-            self.generator.build((None, self.latent_dim))
-        if not self.discriminator.built:
-            self.discriminator.build(input_shape)
+        """Builds both networks, for samples of this shape or a pair of samples and labels."""
+        build_networks(self.generator, self.discriminator, self.latent_dim, input_shape)
+        if self.average is not None:
+            self.average.create(self.generator)
         self.built = True
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """Sets the optimizer, and what else Keras's `compile` takes but for losses and metrics."""
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"A GAN has its own loss and metrics: leave `{name}` out of `compile`, and "
+                    "give the loss to GAN(loss=...). To measure samples, call `generate` in a "
+                    f"callback. Received: {name}={kwargs[name]!r}"
+                )
+        super().compile(optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The scores of samples, or of (samples, labels).
 
-        Samples alone, where the discriminator needs labels too, come back as they are: their
-        scores are computed with the loss, which has the labels.
+        Samples alone, where the discriminator needs labels too, have none: their scores are
+        computed with the loss, which has the labels.
         """
         if isinstance(inputs, list | tuple):
+            self._check_labels(True)
             inputs = list(inputs)
-        elif _arity(self.discriminator) == 2:
-            return inputs
-        return self.discriminator(inputs, training=training)
+        elif arity(self.discriminator) == 2:
+            return None
+        with Overlay() as scope:
+            scores = self.discriminator(inputs, training=training)
+        scope.assign_statistics()
+        scope.forward_losses(self.discriminator)
+        return scores
 
     def compute_loss(
         self,
@@ -160,111 +188,136 @@ class GAN(keras.Model):
         """The one loss of both networks."""
         if sample_weight is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
-        losses = list(self.losses)
-        real, labels = (x[0], x[1]) if isinstance(x, list | tuple) else (x, y)
-        if labels is not None and _arity(self.discriminator) == 1:
+        real, labels = x if isinstance(x, list | tuple) else (x, y)
+        # In `train_on_batch` they are arrays still.
+        real = ops.convert_to_tensor(real)
+        labels = None if labels is None else ops.convert_to_tensor(labels)
+        self._check_labels(labels is not None)
+        added = list(self.losses)  # by the call on real samples, and on the weights
+        if training and self.average is not None:
+            self.average.update(self.generator)
+
+        def call(network: Any, samples: Any) -> Tensor:
+            return network(inputs_of(samples, labels), training=training)
+
+        def output_of(network: Any, samples: Any) -> Tensor:
+            with Overlay() as scope:
+                output = call(network, samples)
+            scope.assign_statistics()
+            added.extend(scope.losses)
+            return output
+
+        real_score = widened(output_of(self.discriminator, real) if y_pred is None else y_pred)
+        number = ops.shape(real)[0]
+        noise = keras.random.normal((number, self.latent_dim), seed=self.noise)
+        fake = output_of(self.generator, noise)
+        seen = shown(self.routing, fake, self.generator_weight)
+        fake_score = widened(output_of(self.discriminator, seen))
+        discriminator_loss, loss_of_fake = get_losses(self.loss_pair)
+        of_discriminator = ops.mean(discriminator_loss(real_score, fake_score))
+        of_generator = generator_loss(
+            self.routing,
+            lambda score: ops.mean(loss_of_fake(widened(score))),
+            self.discriminator,
+            call,
+            fake,
+            fake_score,
+        )
+        total = of_discriminator + self.generator_weight * of_generator
+        if self.gradient_penalty is not None:
+            judge = functools.partial(call, self.discriminator)
+            total = total + self.gradient_penalty(judge, real, stop_gradient(fake), self.noise)
+        found = (of_discriminator, of_generator, ops.mean(real_score), ops.mean(fake_score))
+        for tracker, value in zip(self.trackers.values(), found, strict=True):
+            tracker.update_state(ops.stop_gradient(value), sample_weight=number)
+        return total + sum(map(ops.sum, added))
+
+    def _check_labels(self, given: bool) -> None:
+        expected = arity(self.discriminator)
+        if given and expected == 1:
             raise ValueError(
                 "This discriminator takes samples alone: fit without labels, or give both "
                 "networks a second input for them. Received: labels beside the samples"
             )
-        if labels is not None and y is not None:
-            y_pred = self.discriminator([real, labels], training=training)
+        if not given and expected == 2:
+            raise ValueError(
+                "This discriminator takes labels, too: fit on (samples, labels). "
+                "Received: samples alone"
+            )
 
-        def judged(samples: Any) -> Any:
-            return samples if labels is None else [samples, labels]
-
-        z = keras.random.normal((ops.shape(real)[0], self.latent_dim), seed=self.noise)
-        fake = self.generator(judged(z), training=training)
-        real_score = ops.cast(y_pred, "float32")
-        fake_score = ops.cast(
-            self.discriminator(judged(stop_gradient(fake)), training=training), "float32"
-        )
-        discriminator_of, generator_of = get_losses(self.loss_pair)
-        of_discriminator = ops.mean(discriminator_of(real_score, fake_score))
-
-        def of_fake(samples: Any) -> Any:
-            score = self.discriminator(judged(samples), training=training)
-            return ops.mean(generator_of(ops.cast(score, "float32")))
-
-        if self.routing == "frozen":
-            score = frozen(self.discriminator)(judged(fake), training=training)
-            routed = of_generator = ops.mean(generator_of(ops.cast(score, "float32")))
-        else:
-            routed = inner_gradient_only(of_fake, fake)
-            of_generator = ops.mean(generator_of(fake_score))
-        total = of_discriminator + self.generator_weight * routed
-        if self.gradient_penalty is not None:
-            kind, weight = self.gradient_penalty
-            slope = self._slope(kind, real, stop_gradient(fake), labels, training)
-            total = total + weight * _penalty(kind, slope)
-        for extra in losses:
-            total = total + ops.sum(extra)
-        found = (of_discriminator, of_generator, ops.mean(real_score), ops.mean(fake_score))
-        for tracker, value in zip(self.trackers.values(), found, strict=True):
-            tracker.update_state(ops.stop_gradient(value))
-        if training and self.ema_momentum is not None:
-            for average, weight in zip(
-                self.averages, self.generator.trainable_variables, strict=True
-            ):
-                old = ops.convert_to_tensor(average)
-                new = ops.stop_gradient(ops.convert_to_tensor(weight))
-                average.assign(new + self.ema_momentum * (old - new))
-        return total
-
-    def _slope(self, kind: str, real: Tensor, fake: Tensor, labels: Any, training: bool) -> Tensor:
-        """The gradient of the scores, where the penalty of this kind looks at it."""
-        real = ops.cast(real, "float32")
-        if kind == "wgan_gp":
-            shape = (ops.shape(real)[0],) + (1,) * (len(real.shape) - 1)
-            share = keras.random.uniform(shape, seed=self.noise)
-            real = real + share * (ops.cast(fake, "float32") - real)
-
-        def score(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-            with Overlay() as scope:
-                scores = self.discriminator(x if labels is None else [x, labels], training=training)
-            updated.extend(v for v, _ in scope.updates() if not v.trainable)
-            values = [value for v, value in scope.updates() if not v.trainable]
-            return ops.sum(ops.cast(scores, "float32")), values
-
-        updated: list[Any] = []
-        slope, values = backend.gradient(score, real)
-        for variable, value in zip(updated, values, strict=True):
-            variable.assign(value)
-        return slope
-
-    def generate(self, n: int, seed: int | None = None, labels: Any = None) -> np.ndarray:
+    def generate(
+        self, n: int, seed: int | None = None, labels: Any = None, *, batch_size: int | None = None
+    ) -> np.ndarray:
         """`n` samples; with a seed always the same.
 
         Args:
             n: How many, at least 1.
             seed: Of the noise; another noise at each call by default.
-            labels: (n,) labels, for a generator that takes them.
+            labels: (n, …) labels, for a generator that takes them.
+            batch_size: How many to make at a time; all by default.
 
         Returns:
             (n, …) samples, by the averaged weights where there are any.
+
+        Raises:
+            ValueError: if `n` or `batch_size` is no integer >= 1, if labels are missing or as many
+                as they should not be, or if the generator has no averages because it is not built.
         """
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"`n` should be an integer >= 1. Received: n={n!r}")
-        random = np.random.default_rng(seed)
-        z = ops.convert_to_tensor(random.normal(size=(n, self.latent_dim)).astype("float32"))
-        inputs = z if labels is None else [z, ops.convert_to_tensor(labels)]
-        weights = self.generator.trainable_variables if self.ema_momentum is not None else []
-        averages = {id(w): a for w, a in zip(weights, getattr(self, "averages", []), strict=False)}
-        with Overlay(weights, lambda v, value: ops.convert_to_tensor(averages[id(v)])):
-            samples = self.generator(inputs, training=False)
-        return ops.convert_to_numpy(ops.stop_gradient(samples))
+        for name, value in (("n", n), ("batch_size", batch_size or n)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"`{name}` should be an integer >= 1. Received: {name}={value!r}")
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"Expected a label for each of {n} samples. Received: {len(labels)}")
+        self._check_labels(labels is not None)
+        if self.average is not None and not self.average.built:
+            raise ValueError("The networks have no weights yet: call `fit` or `build` first.")
+        noise = np.random.default_rng(seed).normal(size=(n, self.latent_dim)).astype("float32")
+        made = []
+        with (
+            contextlib.nullcontext()
+            if self.average is None
+            else self.average.reading(self.generator)
+        ):
+            for start in range(0, n, batch_size or n):
+                part = slice(start, start + (batch_size or n))
+                of_part = None if labels is None else ops.convert_to_tensor(labels[part])
+                inputs = inputs_of(ops.convert_to_tensor(noise[part]), of_part)
+                samples = self.generator(inputs, training=False)
+                made.append(ops.convert_to_numpy(ops.stop_gradient(samples)))
+        return np.concatenate(made)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Stores the averages, and the seeds of the noise and of all layers."""
+        super().save_own_variables(store)
+        for i, state in enumerate(self._seed_states()):
+            store[f"seed_{i}"] = state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Sets what `save_own_variables` stored; seeds stay where a file has none."""
+        arrays = {key: store[key] for key in store.keys()}  # noqa: SIM118, Keras's has no __iter__
+        seeds = [arrays.pop(key) for key in sorted(arrays) if key.startswith("seed_")]
+        super().load_own_variables(arrays)
+        states = self._seed_states()
+        if seeds and len(seeds) != len(states):
+            raise ValueError(f"Expected {len(states)} seeds. Received: {len(seeds)} in the file")
+        for state, value in zip(states, seeds, strict=False):
+            state.assign(value)
+
+    def _seed_states(self) -> list[Any]:
+        others = {id(variable) for variable in [*self.weights, *self.metrics_variables]}
+        return [variable for variable in self.variables if id(variable) not in others]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal model."""
-        loss = self.loss_pair
         serialize = keras.saving.serialize_keras_object
+        loss = self.loss_pair
         return {
-            "name": self.name,
+            **super().get_config(),
             "generator": serialize(self.generator),
             "discriminator": serialize(self.discriminator),
             "loss": loss if isinstance(loss, str) else [serialize(part) for part in loss],
             "generator_weight": self.generator_weight,
-            "gradient_penalty": self.gradient_penalty,
+            "gradient_penalty": self.gradient_penalty and list(self.gradient_penalty),
             "latent_dim": self.latent_dim,
             "routing": self.routing,
             "ema_momentum": self.ema_momentum,
@@ -284,40 +337,3 @@ class GAN(keras.Model):
         if not isinstance(config["loss"], str):
             config["loss"] = tuple(restored(part) for part in config["loss"])
         return cls(**config)
-
-
-def _penalty(kind: str, slope: Tensor) -> Tensor:
-    squared = ops.sum(ops.cast(slope, "float32") ** 2, axis=tuple(range(1, len(slope.shape))))
-    if kind == "r1":
-        return ops.mean(squared) / 2
-    return ops.mean((ops.sqrt(squared + 1e-12) - 1) ** 2)  # the root has a slope at 0, too
-
-
-def _checked_penalty(penalty: Any) -> tuple[str, float] | None:
-    if penalty is None:
-        return None
-    if isinstance(penalty, str) and penalty in PENALTIES:
-        return penalty, PENALTIES[penalty]
-    if isinstance(penalty, list | tuple) and len(penalty) == 2 and penalty[0] in PENALTIES:
-        return penalty[0], checked_number("gradient_penalty", penalty[1])
-    if isinstance(penalty, int | float):
-        return "wgan_gp", checked_number("gradient_penalty", penalty)
-    raise ValueError(
-        f"`gradient_penalty` should be one of {list(PENALTIES)}, a pair of it and a weight, or a "
-        f"weight. Received: gradient_penalty={penalty!r}"
-    )
-
-
-def _latent_dim_of(generator: Any) -> int:
-    inputs = getattr(generator, "inputs", None)
-    if not inputs:
-        raise ValueError(
-            "The length of the noise is unknown: give `latent_dim`. Received: latent_dim=None"
-        )
-    return inputs[0].shape[-1]
-
-
-def _arity(network: Any) -> int | None:
-    """The number of inputs; `None` where Keras does not know it."""
-    inputs = getattr(network, "inputs", None)
-    return len(inputs) if inputs else None

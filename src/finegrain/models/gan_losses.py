@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
+Tensor = Any
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
 # Each pair: the discriminator's loss of (real, fake) scores, the generator's of fake scores.
@@ -41,3 +43,10 @@ def get_losses(loss: Any) -> Pair:
         f"`loss` should be one of {list(LOSSES)} or a pair of functions: the discriminator's loss "
         f"of (real scores, fake scores), the generator's of fake scores. Received: loss={loss!r}"
     )
+
+
+def widened(x: Any) -> Tensor:
+    """In float32 at least: losses of scores outgrow half precision."""
+    x = ops.convert_to_tensor(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return x if dtype in ("float32", "float64") else ops.cast(x, "float32")

@@ -106,9 +106,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
         with Overlay(layer.variables, lambda variable, value: ops.stop_gradient(value)) as scope:
             outputs = layer(*args, **kwargs)
         scope.forward_losses(layer)
-        for variable, value in scope.updates():
-            if not variable.trainable:
-                variable.assign(value)
+        scope.assign_statistics()
         return outputs
 
     return call
