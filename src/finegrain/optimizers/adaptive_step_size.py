@@ -9,10 +9,18 @@ import keras
 from keras import ops
 
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
+from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.optimizers.slots import add_precise_slot
 from finegrain.optimizers.sparse import dense
-from finegrain.optimizers.step_sizes import StepSizes, rule_of
+from finegrain.optimizers.step_sizes import (
+    FIRST_STEP,
+    MAX_CHANGE,
+    MAX_GAIN,
+    Step,
+    StepSizes,
+    rule_of,
+)
 from finegrain.template import Template
 
 # Why the step of an optimizer cannot be taken at another size.
@@ -69,8 +77,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         estimator: For `"scale"`, `"alignment"` or `"drift"`.
         memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
         tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
-        max_change: For `"scale"`, how large each step may be beside the weights, as a ratio of
-            norms over all of them, or `None`. By default 0.02, and `None` for `"drift"`.
+        max_change: For `"alignment"`, how large each step may be beside the weights, as a ratio of
+            norms over all of them, or `None`.
         first_step: For `"scale"`, how large the first step may be, in the same way, or `None`.
         max_gain: For `"sign"`, a number > 1.
         name: The optimizer's name.
@@ -78,8 +86,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             in the place of those of `optimizer`.
 
     Raises:
-        ValueError: if an argument is out of range, or the step of `optimizer` cannot be resized;
-            at build, under a TensorFlow strategy of several replicas.
+        ValueError: if an argument is out of range, or another mode's, or if the step of `optimizer`
+            cannot be resized; at build, under a TensorFlow strategy of several replicas.
 
     Example:
     >>> import keras, finegrain as fg
@@ -128,16 +136,17 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         estimator: str = "alignment",
         memory: float | None = None,
         tolerance: float | None = None,
-        max_change: float | None = 0.02,
-        first_step: float | None = 1e-3,
-        max_gain: float = 100.0,
+        max_change: float | None = MAX_CHANGE,
+        first_step: float | None = FIRST_STEP,
+        max_gain: float = MAX_GAIN,
         name: str | None = "adaptive_step_size",
         **kwargs: Any,
     ) -> None:
-        optimizer = keras.optimizers.get(optimizer)
-        _refuse(optimizer)
-        per_weight = optimizer if isinstance(optimizer, PerWeight) else None
-        template = Template(optimizer) if per_weight is None else per_weight._state.book.template
+        optimizer = _checked(optimizer)
+        if isinstance(optimizer, PerWeight):
+            template = optimizer._state.book.template
+        else:
+            template = Template(optimizer)
         arguments = template.shared_arguments() | {
             "learning_rate": template.learning_rate,
             "weight_decay": template.optimizer.weight_decay,
@@ -160,9 +169,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             "first_step": first_step,
             "max_gain": max_gain,
         }
-        self._state = _State(
-            optimizer, _at_rate_one(optimizer, template), rule_of(mode, **self.arguments)
-        )
+        lists = of_backend()
+        rule = rule_of(mode, lists=lists, **self.arguments)
+        self._state = _State(optimizer, _at_rate_one(optimizer, template), rule, lists)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the state of the given optimizer and of the step sizes of `variables`."""
@@ -208,32 +217,44 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        variables, inner = list(trainable_variables), self._state.inner
-        rate = ops.cast(super()._get_current_learning_rate(), "float32")
-        before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        taken = ops.copy(ops.convert_to_tensor(inner._iterations))
-        if isinstance(inner, PerWeight):
-            inner._take_notice_of_the_compiler(grads)
-            inner._state.book.begin_step()
-        inner._backend_apply_gradients(list(grads), variables)
-        count_one(inner._iterations)
-        steps = [
-            _precise(variable) - _precise(old)
-            for variable, old in zip(variables, before, strict=True)
-        ]
-        indices = [self._get_variable_index(variable) for variable in variables]
-        moves = self._state.rule.move(
-            taken=taken,
-            rate=rate,
-            gradients=[_precise(dense(gradient)) for gradient in grads],
-            steps=steps,
-            weights=[_precise(old) for old in before],
-            numbers=self._numbers,
-            first=[self._first_slots[i] for i in indices],
-            second=[self._second_slots[i] for i in indices] if self._second_slots else [],
-        )
-        for variable, old, move in zip(variables, before, moves, strict=True):
-            variable.assign(ops.cast(_precise(old) + move, variable.dtype))
+        variables, state = list(trainable_variables), self._state
+        inner, lists = state.inner, state.lists
+        with lists.untracked():
+            before = lists.copies(variables)
+            taken = ops.copy(ops.convert_to_tensor(inner._iterations))
+            if isinstance(inner, PerWeight):
+                inner._take_notice_of_the_compiler(grads)
+                inner._state.book.begin_step()
+            inner._backend_apply_gradients(list(grads), variables)
+            count_one(inner._iterations)
+            indices = [self._get_variable_index(variable) for variable in variables]
+            moves = state.rule.move(
+                Step(
+                    taken=taken,
+                    rate=ops.cast(super()._get_current_learning_rate(), "float32"),
+                    gradients=lists.like([dense(gradient) for gradient in grads], before),
+                    steps=lists.differences(lists.values(variables), before),
+                    weights=before,
+                    numbers=self._numbers,
+                    first=[self._first_slots[i] for i in indices],
+                    second=[self._second_slots[i] for i in indices] if self._second_slots else [],
+                )
+            )
+            if self.weight_decay:
+                before = self._decayed(variables, before)
+            lists.assign(variables, lists.sums(before, moves))
+
+    def _decayed(self, variables: list[Any], before: list[Any]) -> list[Any]:
+        """The weights after weight decay, at the rate that the step has just got."""
+        lists = self._state.lists
+        lists.assign(variables, before)
+        decaying = [variable for variable in variables if self._use_weight_decay(variable)]
+        if decaying:
+            super()._apply_weight_decay(decaying)
+        return lists.copies(variables)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Does nothing here: weights decay when the size of the step is known."""
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
@@ -275,10 +296,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 class _State:
     """What Keras would save a second time, if it saw it."""
 
-    def __init__(self, given: Any, inner: Any, rule: StepSizes) -> None:
+    def __init__(self, given: Any, inner: Any, rule: StepSizes, lists: Lists) -> None:
         self.given = given
         self.inner = inner
         self.rule = rule
+        self.lists = lists
 
 
 def _at_rate_one(optimizer: Any, template: Template) -> Any:
@@ -294,14 +316,34 @@ def _one() -> float:
     return 1.0
 
 
-def _precise(x: Any) -> Any:
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype in ("float32", "float64"):
-        return ops.convert_to_tensor(x)
-    return ops.cast(x, "float32")
+def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
+    """The optimizer, if its steps can be resized."""
+    found = keras.optimizers.get(optimizer)
+    if found is None:
+        raise ValueError(
+            "AdaptiveStepSize goes round an optimizer, such as keras.optimizers.Adam(1e-3), its "
+            f"name or its config. Received: optimizer={optimizer!r}"
+        )
+    if isinstance(found, PerWeight):
+        _refuse_kind(found._state.book.template.optimizer)
+        _refuse_rules(found)
+    else:
+        _refuse_kind(found)
+        if hasattr(found, "inner_optimizer") or hasattr(found, "optimizers"):
+            raise ValueError(
+                "AdaptiveStepSize takes the optimizer that moves the weights, not a wrapper. Put "
+                "it inside: `LossScaleOptimizer(AdaptiveStepSize(...))`. "
+                f"Received: optimizer={optimizer!r}"
+            )
+    if found.built:
+        raise ValueError(
+            "AdaptiveStepSize takes an optimizer that has not been built: the state of this one "
+            f"would be lost. Pass a new one. Received: optimizer={optimizer!r}"
+        )
+    return found
 
 
-def _refuse(optimizer: Any) -> None:
+def _refuse_kind(optimizer: Any) -> None:
     names = {kind.__name__ for kind in type(optimizer).__mro__}
     for name, reason in REFUSED.items():
         if name in names and (name != "Adafactor" or optimizer.relative_step):
@@ -310,19 +352,6 @@ def _refuse(optimizer: Any) -> None:
                 "another optimizer, such as keras.optimizers.Adam(1e-3). "
                 f"Received: optimizer={optimizer!r}"
             )
-    if isinstance(optimizer, PerWeight):
-        _refuse_rules(optimizer)
-    elif hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
-        raise ValueError(
-            "AdaptiveStepSize takes the optimizer that moves the weights, not a wrapper. Put it "
-            "inside: `LossScaleOptimizer(AdaptiveStepSize(...))`. "
-            f"Received: optimizer={optimizer!r}"
-        )
-    if optimizer.built:
-        raise ValueError(
-            "AdaptiveStepSize takes an optimizer that has not been built: the state of this one "
-            f"would be lost. Pass a new one. Received: optimizer={optimizer!r}"
-        )
 
 
 def _refuse_rules(optimizer: PerWeight) -> None:
