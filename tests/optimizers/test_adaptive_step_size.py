@@ -263,6 +263,22 @@ class TestTogether:
         apply(fg.PerWeight(inner, rules), [slow, fast], [[1.0], [1.0]])
         np.testing.assert_allclose([*values([slow, fast])], [[0.95], [0.9]], rtol=1e-6)
 
+    def test_per_weight_reports_what_was_learned(self):
+        """Rates of groups are effective ones; the base rate stays that of the whole."""
+        model = mlp()
+        rules = [fg.Rule("head", learning_rate_multiplier=0.5)]
+        optimizer = fg.PerWeight(AdaptiveStepSize(optimizers.SGD(0.1)), rules)
+        optimizer.build(model.weights)
+        np.testing.assert_allclose(optimizer.effective_learning_rates(), [0.1, 0.1, 0.05, 0.05])
+        for gradients in random_gradients(model.weights, 5):
+            optimizer.apply(gradients, model.weights)
+        expected = [rate_of(group.optimizer) for group in optimizer._state.groups for _ in "kb"]
+        assert expected[0] != expected[2] != 0.05
+        np.testing.assert_allclose(optimizer.effective_learning_rates(), expected, rtol=1e-6)
+        described = [row["effective_learning_rate"] for row in optimizer.describe(model).to_dicts()]
+        assert described == optimizer.effective_learning_rates()
+        np.testing.assert_allclose(rate_of(optimizer), 0.1)
+
     def test_in_per_weight_resumes_under_other_rules(self, tmp_path):
         rules = [fg.Rule("head/kernel", learning_rate_multiplier=1.0)]
         model = push(

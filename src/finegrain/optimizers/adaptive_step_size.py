@@ -196,11 +196,13 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
-        if not self.built:
-            return rate
-        return ops.convert_to_tensor(rate) * self._multiplier()
+        return ops.convert_to_tensor(rate) * self.multiplier
 
-    def _multiplier(self) -> Any:
+    @property
+    def multiplier(self) -> Any:
+        """What the learning rate is multiplied by now: a scalar tensor, 1 before the first step."""
+        if not self.built:
+            return ops.ones((), "float32")
         return self._state.rule.multiplier(self._numbers, self._first_slots)
 
     @property
@@ -211,7 +213,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
         if self.built and not callable(learning_rate):
-            learning_rate = learning_rate / float(ops.convert_to_numpy(self._multiplier()))
+            learning_rate = learning_rate / float(ops.convert_to_numpy(self.multiplier))
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     def _backend_update_step(

@@ -426,7 +426,8 @@ class PerWeight(keras.optimizers.Optimizer):
         given = self._state.book.template.learning_rate
         if isinstance(given, float) and np.float32(given) == base:
             base = given
-        return reports(self._state.book, weights, self._state.select(weights), base)
+        state = self._state
+        return reports(state.book, weights, state.select(weights), base, state.learned_rates())
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
