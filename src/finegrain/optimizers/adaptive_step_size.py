@@ -11,7 +11,7 @@ from keras import ops
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
 from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
-from finegrain.optimizers.slots import add_precise_slot
+from finegrain.optimizers.slots import add_precise_slot, set_state
 from finegrain.optimizers.sparse import dense
 from finegrain.optimizers.step_sizes import (
     FIRST_STEP,
@@ -72,8 +72,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
             learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
         mode: `"scale"`, `"product"` or `"sign"`.
-        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"` and 0.01 for the others.
-            That of `"product"` has the unit of one by a squared gradient: it fits one problem.
+        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"`, 0.1 for it with
+            `"drift"`, and 0.01 for the others. That of `"product"` has the unit of one by a squared
+            gradient: it fits one problem.
         estimator: For `"scale"`, `"alignment"` or `"drift"`.
         memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
         tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
@@ -109,8 +110,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         The given optimizer runs at a learning rate of 1. For Keras's SGD with momentum this is the
         form in which the momentum knows no rate; it differs from its own under a schedule.
 
-        In `PerWeight` each group learns a scale of its own. Round `PerWeight` there is one for all,
-        and multipliers keep the ratios.
+        In `PerWeight` each group learns a scale of its own; `learning_rate` is then the base rate,
+        and `describe` and `effective_learning_rates` give each weight's effective one. Round
+        `PerWeight` there is one for all, and multipliers keep the ratios.
 
         The article derives `"product"` for SGD without momentum; with other optimizers its signal
         is not the derivative by the step size. The default scale was chosen by measurement; see
@@ -260,15 +262,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
-        variables = self.variables
-        if not self.built or len(weights) != len(variables):
-            raise ValueError(
-                "`set_weights` takes one array for each of `optimizer.variables` of a built "
-                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
-                f"built={self.built}"
-            )
-        for variable, value in zip(variables, weights, strict=True):
-            variable.assign(value)
+        set_state(self, weights)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""

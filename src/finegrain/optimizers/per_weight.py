@@ -23,6 +23,7 @@ from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.rulebook import Rulebook
+from finegrain.optimizers.slots import set_state
 from finegrain.optimizers.sparse import on_values
 from finegrain.rules import Rule
 from finegrain.template import Template
@@ -452,15 +453,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
-        variables = self.variables
-        if not self.built or len(weights) != len(variables):
-            raise ValueError(
-                "`set_weights` takes one array for each of `optimizer.variables` of a built "
-                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
-                f"built={self.built}"
-            )
-        for variable, value in zip(variables, weights, strict=True):
-            variable.assign(value)
+        set_state(self, weights)
         self._notice_held_rules()
 
     def get_config(self) -> dict[str, Any]:
