@@ -63,10 +63,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     $$\log \nu_{t+1} = \log \nu_t + \gamma\, f(\bar c_t), \qquad
       \bar c_t = 0.9\, \bar c_{t-1} + 0.1\, c_t,$$
 
-    where $f(c) = c$ for $c > 0$, $c + \kappa$ for $c < -\kappa$, and a slow decrease, like
-    $t^{-1/4}$, between: that is where the weights go round in the noise of the gradients. With
-    `estimator="drift"` it is $f = c_t + \kappa$ for all $c_t$, and $p_t$ the distance from a slow
-    average of the weights. The first step is made so small that any learning rate does for a start.
+    where $f(c) = c$ for $c > 0$ and $c + \kappa$ for $c < -\kappa$; between, where the weights go
+    round in the noise of the gradients, $\nu$ falls slowly instead, like $(t + 100)^{-1/4}$. With
+    `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, for all $c_t$, and $p_t$ the
+    distance from a slow average of the weights. The first step is made so small that any learning
+    rate does for a start.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its

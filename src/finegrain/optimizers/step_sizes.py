@@ -16,7 +16,7 @@ from finegrain.optimizers.lists import Lists, Tensors
 LARGEST = 80.0
 # How much of the average of past cosines, and of past gradients, a step keeps.
 SMOOTHING = 0.9
-# Among noise, a step size falls like (t + DELAY)^-ANNEALING.
+# Among noise, a scale falls like (t + DELAY)^-ANNEALING.
 ANNEALING, DELAY = 0.25, 100.0
 TINY = 1e-30
 
@@ -190,8 +190,11 @@ class Scale(StepSizes):
         cosine = ops.where(ops.isfinite(cosine), cosine, 0.0)
         mean = SMOOTHING * mean_cosine + (1 - SMOOTHING) * cosine
         at_first = ops.equal(step.taken, 0)
-        growth = cosine + self.tolerance if self.drift else self._growth(mean, step.taken)
-        log = log_scale + self.gain_rate * ops.where(at_first, 0.0, growth)
+        if self.drift:
+            growth = self.gain_rate * (cosine + self.tolerance)
+        else:
+            growth = self._growth(mean, ops.cast(step.taken, "float32"))
+        log = log_scale + ops.where(at_first, 0.0, growth)
         log = self._bounded(log, at_first, step)
         log_scale.assign(log)
         mean_cosine.assign(mean)
@@ -203,11 +206,10 @@ class Scale(StepSizes):
 
     def _growth(self, cosine: Any, taken: Any) -> Any:
         """Agreement lets steps grow, clear disagreement shrinks them; between they are annealed."""
-        annealing = -ANNEALING / (ops.cast(taken, "float32") + DELAY)
-        falling = ops.where(
-            cosine > -self.tolerance, annealing / max(self.gain_rate, TINY), cosine + self.tolerance
-        )
-        return ops.where(cosine > 0, cosine, falling)
+        annealing = -ANNEALING / (taken + DELAY) if self.gain_rate else 0.0
+        shrinking = self.gain_rate * (cosine + self.tolerance)
+        falling = ops.where(cosine > -self.tolerance, annealing, shrinking)
+        return ops.where(cosine > 0, self.gain_rate * cosine, falling)
 
     def _bounded(self, log: Any, at_first: Any, step: Step) -> Any:
         """The first step, and each, bounded by the size of the weights."""
