@@ -307,6 +307,22 @@ class TestTogether:
         apply(optimizer, [a, b, c], [[5.0], [1.0], [1.0]])
         np.testing.assert_allclose(values([a, b, c]), [[0.9], [0.8], [1.0]], rtol=1e-6)
 
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_weight_decay_with_per_weight(self, inside):
+        """Of AdamW, which cannot be made without one: at the rate that the step has got."""
+        a, b = variables(a=[2.0, 2.0], b=[2.0, 2.0])
+        adamw = optimizers.AdamW(1.0, weight_decay=0.5)
+        if inside:
+            rules = [fg.Rule("b", weight_decay=0.0)]
+            optimizer = fg.PerWeight(AdaptiveStepSize(adamw), rules)
+        else:
+            adamw.exclude_from_weight_decay(var_list=[b])
+            optimizer = AdaptiveStepSize(fg.PerWeight(adamw))
+        apply(optimizer, [a, b], [[1.0, 1.0], [1.0, 1.0]])
+        step = 2e-3  # a thousandth of the norm
+        np.testing.assert_allclose(values([a])[0], 2 - 2 * 0.5 * step - step, rtol=1e-6)
+        np.testing.assert_allclose(values([b])[0], 2 - step, rtol=1e-6)
+
     def test_round_per_weight_in_fit(self, tmp_path):
         optimizer = AdaptiveStepSize(fg.PerWeight(optimizers.Adam(1e-6), groups(0.1, 2.0)))
         model = train(compiled(optimizer, jit=True), epochs=20)

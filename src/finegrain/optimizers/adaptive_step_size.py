@@ -11,6 +11,7 @@ from keras import ops
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
 from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
+from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
 from finegrain.optimizers.slots import add_precise_slot, set_state
 from finegrain.optimizers.sparse import dense
 from finegrain.optimizers.step_sizes import (
@@ -22,17 +23,6 @@ from finegrain.optimizers.step_sizes import (
     rule_of,
 )
 from finegrain.template import Template
-
-# Why the step of an optimizer cannot be taken at another size.
-REFUSED = {
-    "Lion": "it moves every weight by the same amount, so that its steps keep no direction",
-    "Lamb": "it sizes each step by the weight already",
-    "Adafactor": "with `relative_step=True` it chooses its learning rate itself",
-    "Ftrl": "it computes weights from all gradients, not steps from the last weights",
-    "ScheduleFreeAdamW": "it averages the weights, and its steps assume that it moved them",
-    "ExponentiatedGradient": "it multiplies weights, so that its steps are no multiples of a rate",
-    "AdaptiveStepSize": "its step sizes are learned already",
-}
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -145,7 +135,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         name: str | None = "adaptive_step_size",
         **kwargs: Any,
     ) -> None:
-        optimizer = _checked(optimizer)
+        optimizer = checked_optimizer(optimizer)
         if isinstance(optimizer, PerWeight):
             template = optimizer._state.book.template
         else:
@@ -180,7 +170,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """Creates the state of the given optimizer and of the step sizes of `variables`."""
         if self.built:
             return
-        _refuse_replicas()
+        refuse_replicas()
         variables = list(variables)
         super().build(variables)
         self._state.inner.build(variables)
@@ -311,72 +301,3 @@ def _at_rate_one(optimizer: Any, template: Template) -> Any:
 
 def _one() -> float:
     return 1.0
-
-
-def _checked(optimizer: Any) -> keras.optimizers.Optimizer:
-    """The optimizer, if its steps can be resized."""
-    found = keras.optimizers.get(optimizer)
-    if found is None:
-        raise ValueError(
-            "AdaptiveStepSize goes round an optimizer, such as keras.optimizers.Adam(1e-3), its "
-            f"name or its config. Received: optimizer={optimizer!r}"
-        )
-    if isinstance(found, PerWeight):
-        _refuse_kind(found._state.book.template.optimizer)
-        _refuse_rules(found)
-    else:
-        _refuse_kind(found)
-        if hasattr(found, "inner_optimizer") or hasattr(found, "optimizers"):
-            raise ValueError(
-                "AdaptiveStepSize takes the optimizer that moves the weights, not a wrapper. Put "
-                "it inside: `LossScaleOptimizer(AdaptiveStepSize(...))`. "
-                f"Received: optimizer={optimizer!r}"
-            )
-    if found.built:
-        raise ValueError(
-            "AdaptiveStepSize takes an optimizer that has not been built: the state of this one "
-            f"would be lost. Pass a new one. Received: optimizer={optimizer!r}"
-        )
-    return found
-
-
-def _refuse_kind(optimizer: Any) -> None:
-    names = {kind.__name__ for kind in type(optimizer).__mro__}
-    for name, reason in REFUSED.items():
-        if name in names and (name != "Adafactor" or optimizer.relative_step):
-            raise ValueError(
-                f"AdaptiveStepSize resizes steps, and those of {name} cannot be: {reason}. Take "
-                "another optimizer, such as keras.optimizers.Adam(1e-3). "
-                f"Received: optimizer={optimizer!r}"
-            )
-
-
-def _refuse_rules(optimizer: PerWeight) -> None:
-    rules = [live.rule for live in optimizer._state.book.rules]
-    for rule in rules:
-        for name in ("learning_rate", "weight_decay", "template"):
-            if getattr(rule, name, None) is not None:
-                raise ValueError(
-                    f"Round PerWeight, AdaptiveStepSize keeps the ratios of multipliers; a rule's "
-                    f"`{name}` stands beside them. Put it inside: "
-                    f"PerWeight(AdaptiveStepSize(...), rules). Received: {rule!r}"
-                )
-    if optimizer.nonfinite != "propagate":
-        raise ValueError(
-            "Steps that are not finite are dropped as a whole: put AdaptiveStepSize inside, "
-            "PerWeight(AdaptiveStepSize(...), rules, nonfinite=...). "
-            f"Received: nonfinite={optimizer.nonfinite!r}"
-        )
-
-
-def _refuse_replicas() -> None:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                "AdaptiveStepSize compares gradients with past steps, and under a TensorFlow "
-                "strategy each replica has but a share of the gradient. Train on one device, or "
-                "with keras.distribution on JAX. Received: a strategy of "
-                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas"
-            )
