@@ -10,7 +10,7 @@ from finegrain.optimizers.per_weight import PerWeight
 
 # Why the step of an optimizer cannot be taken at another size.
 REFUSED = {
-    "Lion": "it moves every weight by the same amount, whatever its gradient, and learns best at its own",
+    "Lion": "it moves every weight by the same amount, however small its gradient",
     "Lamb": "it sizes each step by the weight already",
     "Adafactor": "with `relative_step=True` it chooses its learning rate itself",
     "Ftrl": "it computes weights from all gradients, not steps from the last weights",
