@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from _common import DOCS, alternating, machine, on_each_backend, ratios, table, versions
+from _steps import LAYERS, WIDTH, optimizer_step
 
 GRID = list(np.geomspace(1e-4, 1e-1, 13))
 SEEDS = [0, 1, 2]
-LAYERS, WIDTH = 26, 64
 
 
 def makers() -> dict[str, Callable[[], Any]]:
@@ -36,50 +36,6 @@ def makers() -> dict[str, Callable[[], Any]]:
         "AdaX-W, decay 0.05": lambda: own.AdaX(1e-3, weight_decay=0.05),
         "PowerDecay(0.8)": lambda: own.AdaptiveMoments(1e-3, decay=own.PowerDecay(0.8)),
     }
-
-
-def optimizer_step(optimizer: Any, repeat: int) -> Any:
-    """A function that takes `repeat` steps of a Keras optimizer on 52 weights of its own."""
-    import keras
-
-    layers = [keras.layers.Dense(WIDTH, name=f"layer_{index:02d}") for index in range(LAYERS)]
-    for layer in layers:
-        layer.build((None, WIDTH))
-    weights = [weight for layer in layers for weight in layer.weights]
-    optimizer.build(weights)
-    random = np.random.default_rng(0)
-    gradients = [
-        keras.ops.convert_to_tensor(random.normal(size=w.shape).astype("float32")) for w in weights
-    ]
-    if keras.backend.backend() == "jax":
-        import jax
-
-        step = jax.jit(
-            lambda state, held: optimizer.stateless_apply(state, gradients, held),
-            donate_argnums=(0, 1),
-        )
-        held = [[w.value for w in weights], [v.value for v in optimizer.variables]]
-
-        def run() -> None:
-            for _ in range(repeat):
-                held[0], held[1] = step(held[1], held[0])
-            jax.block_until_ready(held)
-
-        return run
-    apply = optimizer.apply
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        compiled = tf.function(lambda: optimizer.apply(gradients, weights), jit_compile=True)
-
-        def apply(*_: Any) -> None:
-            compiled()
-
-    def run() -> None:
-        for _ in range(repeat):
-            apply(gradients, weights)
-
-    return run
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import statistics
 from typing import Any
 
 from _common import alternating, keep, machine, on_each_backend, ratios, table, versions
+from _steps import LAYERS, WIDTH, optimizer_step, variables
 
 GROUPS = (1, 2, 12, 26)
-LAYERS, WIDTH = 26, 64
 DEPTH, MODEL_WIDTH, HEADS, LENGTH, BATCH, STEPS = 6, 128, 4, 64, 16, 10
 
 
@@ -43,61 +43,6 @@ def multi_optimizer(groups: int) -> Any:
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.Adam(1e-3), optimizers)
     )
-
-
-def variables() -> list[Any]:
-    import keras
-
-    layers = [keras.layers.Dense(WIDTH, name=f"layer_{index:02d}") for index in range(LAYERS)]
-    for layer in layers:
-        layer.build((None, WIDTH))
-    return [weight for layer in layers for weight in layer.weights]
-
-
-def optimizer_step(optimizer: Any, repeat: int) -> Any:
-    """A function that takes `repeat` steps of a Keras optimizer on weights of its own."""
-    import keras
-    import numpy as np
-
-    weights = variables()
-    optimizer.build(weights)
-    random = np.random.default_rng(0)
-    gradients = [
-        keras.ops.convert_to_tensor(random.normal(size=w.shape).astype("float32")) for w in weights
-    ]
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        step = jax.jit(
-            lambda state, weights: optimizer.stateless_apply(state, gradients, weights),
-            donate_argnums=(0, 1),
-        )
-        held = [[w.value for w in weights], [v.value for v in optimizer.variables]]
-
-        def run() -> None:
-            for _ in range(repeat):
-                held[0], held[1] = step(held[1], held[0])
-            jax.block_until_ready(held)
-
-        return run
-    apply = optimizer.apply
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        apply = tf.function(lambda: optimizer.apply(gradients, weights), jit_compile=False)
-
-        def run() -> None:
-            for _ in range(repeat):
-                apply()
-
-        return run
-
-    def run() -> None:
-        for _ in range(repeat):
-            apply(gradients, weights)
-
-    return run
 
 
 def torch_param_groups(groups: int, repeat: int) -> Any:
@@ -154,11 +99,13 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, Any]:
 
     backend = keras.backend.backend()
     repeat = 20
-    contenders = {"plain": optimizer_step(keras.optimizers.Adam(1e-3), repeat)}
+    contenders = {"plain": optimizer_step(keras.optimizers.Adam(1e-3), repeat, xla=False)}
     for groups in GROUPS:
         per_weight = fg.PerWeight(keras.optimizers.Adam(1e-3), rules(groups))
-        contenders[f"PerWeight {groups}"] = optimizer_step(per_weight, repeat)
-        contenders[f"MultiOptimizer {groups}"] = optimizer_step(multi_optimizer(groups), repeat)
+        contenders[f"PerWeight {groups}"] = optimizer_step(per_weight, repeat, xla=False)
+        contenders[f"MultiOptimizer {groups}"] = optimizer_step(
+            multi_optimizer(groups), repeat, xla=False
+        )
         if backend == "torch":
             contenders[f"param_groups {groups}"] = torch_param_groups(groups, repeat)
         if backend == "jax":

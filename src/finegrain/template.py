@@ -78,7 +78,13 @@ class Template:
         config = dict(self.config)
         config |= {key: value for key, value in SHARED_ARGUMENTS.items() if key in config}
         config["learning_rate"] = learning_rate
+        undecayed = "weight_decay" in config and config["weight_decay"] is None
+        if undecayed:
+            # AdamW takes no `None`, though the attribute may be that.
+            config["weight_decay"] = 0.0
         optimizer = type(self.optimizer).from_config(config)
+        if undecayed:
+            optimizer.weight_decay = None
         if weight_decay is not None:
             optimizer.weight_decay = weight_decay or None
             if hasattr(optimizer, "adam_weight_decay"):  # Muon's, for what is no matrix

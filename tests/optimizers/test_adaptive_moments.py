@@ -193,7 +193,7 @@ def test_config():
     """Policies, registered functions and AdaX's own arguments come back, also through JSON."""
     for optimizer in [
         AdaptiveMoments(0.25, 0.5, AdaXDecay(1e-3), 1e-5, False, min_weight=1e-5, clipnorm=1.0),
-        AdaX(0.25, 0.5, 1e-3, 1e-6, 0.05, min_weight=1e-4, name="mine"),
+        AdaX(0.25, 0.5, 1e-3, 0.05, epsilon=1e-6, min_weight=1e-4, name="mine"),
     ]:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
         again = keras.saving.deserialize_keras_object(config)

@@ -38,6 +38,11 @@ def run(optimizer, gradients, start=(1.0, 1.0)):
     return np.array(seen, "float64")
 
 
+def fixed(mode):
+    """Arguments with which, at a gain rate of 0, steps are those of the optimizer."""
+    return {"first_step": None, "estimator": "drift"} if mode == "scale" else {}
+
+
 def built_fast(optimizer):
     """A compiled model; on TensorFlow without XLA, which takes long for so small a model."""
     model = mlp()
@@ -175,6 +180,25 @@ class TestScale:
         np.testing.assert_allclose(rate_of(decayed), rate_of(plain), rtol=1e-4)
         np.testing.assert_allclose(without[0] - with_decay[0], 0.05 * np.ones(3), rtol=1e-4)
 
+    def test_the_first_decay_is_as_small_as_the_first_step(self):
+        """A rate of 1 with a weight decay of 0.5 would halve the weights."""
+        optimizer = AdaptiveStepSize(optimizers.AdamW(1.0, weight_decay=0.5))
+        seen = run(optimizer, [[1.0, -1.0]], (2.0, 2.0))
+        # The step is a thousandth of the weights' norm, for each weight 0.002.
+        decayed = 2 - 2 * 0.5 * 0.002
+        np.testing.assert_allclose(seen[0], [decayed - 0.002, decayed + 0.002], rtol=1e-6)
+
+    @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 by default")
+    @pytest.mark.parametrize("mode", MODES)
+    def test_weights_of_float64(self, mode):
+        weight = keras.Variable(np.ones(3), dtype="float64", name="w")
+        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3, weight_decay=0.1), mode)
+        for _ in range(3):
+            optimizer.apply([ops.ones(3, "float64")], [weight])
+        kinds = {keras.backend.standardize_dtype(v.dtype) for v in optimizer._first_slots}
+        assert kinds == {"float64"}
+        assert (values([weight])[0] < 1).all()
+
 
 @every_mode
 @pytest.mark.parametrize(
@@ -190,9 +214,8 @@ class TestScale:
 def test_a_gain_rate_of_zero_is_the_optimizer_alone(mode, inner):
     if mode == "scale" and BACKEND == "jax":
         pytest.skip("one mode is enough where each operation is compiled")
-    options = {"first_step": None, "max_change": None, "estimator": "drift"}
     model, other = mlp(), mlp()
-    wrapped, plain = AdaptiveStepSize(inner(), mode=mode, gain_rate=0.0, **options), inner()
+    wrapped, plain = AdaptiveStepSize(inner(), mode=mode, gain_rate=0.0, **fixed(mode)), inner()
     for gradients in random_gradients(model.weights, 10):
         wrapped.apply(gradients, model.weights)
         plain.apply(gradients, other.weights)
@@ -236,11 +259,25 @@ class TestTogether:
         """Each group learns its own step size; multipliers multiply it."""
         slow, fast = variables(slow=[1.0], fast=[1.0])
         rules = [fg.Rule("slow", learning_rate_multiplier=0.5)]
-        inner = AdaptiveStepSize(
-            optimizers.SGD(0.1), mode=mode, gain_rate=0.0, estimator="drift", first_step=None
-        )
+        inner = AdaptiveStepSize(optimizers.SGD(0.1), mode=mode, gain_rate=0.0, **fixed(mode))
         apply(fg.PerWeight(inner, rules), [slow, fast], [[1.0], [1.0]])
         np.testing.assert_allclose([*values([slow, fast])], [[0.95], [0.9]], rtol=1e-6)
+
+    def test_per_weight_reports_what_was_learned(self):
+        """Rates of groups are effective ones; the base rate stays that of the whole."""
+        model = mlp()
+        rules = [fg.Rule("head", learning_rate_multiplier=0.5)]
+        optimizer = fg.PerWeight(AdaptiveStepSize(optimizers.SGD(0.1)), rules)
+        optimizer.build(model.weights)
+        np.testing.assert_allclose(optimizer.effective_learning_rates(), [0.1, 0.1, 0.05, 0.05])
+        for gradients in random_gradients(model.weights, 5):
+            optimizer.apply(gradients, model.weights)
+        expected = [rate_of(group.optimizer) for group in optimizer._state.groups for _ in "kb"]
+        assert expected[0] != expected[2] != 0.05
+        np.testing.assert_allclose(optimizer.effective_learning_rates(), expected, rtol=1e-6)
+        described = [row["effective_learning_rate"] for row in optimizer.describe(model).to_dicts()]
+        assert described == optimizer.effective_learning_rates()
+        np.testing.assert_allclose(rate_of(optimizer), 0.1)
 
     def test_in_per_weight_resumes_under_other_rules(self, tmp_path):
         rules = [fg.Rule("head/kernel", learning_rate_multiplier=1.0)]
@@ -266,9 +303,25 @@ class TestTogether:
                 fg.Rule("c", trainable=False),
             ],
         )
-        optimizer = AdaptiveStepSize(inner, mode, gain_rate=0.0, estimator="drift", first_step=None)
+        optimizer = AdaptiveStepSize(inner, mode, gain_rate=0.0, **fixed(mode))
         apply(optimizer, [a, b, c], [[5.0], [1.0], [1.0]])
         np.testing.assert_allclose(values([a, b, c]), [[0.9], [0.8], [1.0]], rtol=1e-6)
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_weight_decay_with_per_weight(self, inside):
+        """Of AdamW, which cannot be made without one: at the rate that the step has got."""
+        a, b = variables(a=[2.0, 2.0], b=[2.0, 2.0])
+        adamw = optimizers.AdamW(1.0, weight_decay=0.5)
+        if inside:
+            rules = [fg.Rule("b", weight_decay=0.0)]
+            optimizer = fg.PerWeight(AdaptiveStepSize(adamw), rules)
+        else:
+            adamw.exclude_from_weight_decay(var_list=[b])
+            optimizer = AdaptiveStepSize(fg.PerWeight(adamw))
+        apply(optimizer, [a, b], [[1.0, 1.0], [1.0, 1.0]])
+        step = 2e-3  # a thousandth of the norm
+        np.testing.assert_allclose(values([a])[0], 2 - 2 * 0.5 * step - step, rtol=1e-6)
+        np.testing.assert_allclose(values([b])[0], 2 - step, rtol=1e-6)
 
     def test_round_per_weight_in_fit(self, tmp_path):
         optimizer = AdaptiveStepSize(fg.PerWeight(optimizers.Adam(1e-6), groups(0.1, 2.0)))
@@ -345,6 +398,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("make", "reason"),
         [
+            (lambda: None, "goes round an optimizer"),
             (lambda: optimizers.Lion(1e-3), "moves every weight by the same amount"),
             (lambda: optimizers.Lamb(1e-3), "sizes each step by the weight"),
             (lambda: optimizers.Adafactor(1e-3), "relative_step"),
@@ -352,6 +406,8 @@ class TestRefused:
             (lambda: optimizers.ScheduleFreeAdamW(1e-3), "averages the weights"),
             (lambda: fg.optimizers.ExponentiatedGradient(1e-3), "multiplies weights"),
             (lambda: AdaptiveStepSize("adam"), "are learned already"),
+            (lambda: fg.PerWeight(optimizers.Lion(1e-3)), "moves every weight by the same amount"),
+            (lambda: fg.PerWeight(AdaptiveStepSize("adam")), "are learned already"),
             (lambda: optimizers.LossScaleOptimizer(optimizers.Adam()), "not a wrapper"),
             (lambda: fg.PerWeight("adam", [fg.Rule(".", learning_rate=0.1)]), "Put it inside"),
             (lambda: fg.PerWeight("adam", [fg.Rule(".", weight_decay=0.1)]), "Put it inside"),
@@ -372,13 +428,18 @@ class TestRefused:
         ("arguments", "message"),
         [
             ({"mode": "both"}, "`mode` should be one of 'scale', 'product', 'sign'"),
+            ({"mode": ["scale"]}, "`mode` should be one of"),
+            ({"mode": "sign", "estimator": "drift"}, "`estimator` is an argument of mode='scale'"),
+            ({"mode": "sign", "memory": 0.5}, "of 'alignment' and 'drift' only: 'sign' has no use"),
+            ({"mode": "product", "max_gain": 5.0}, "`max_gain` is an argument of 'sign' only"),
+            ({"estimator": "drift", "max_change": 0.1}, "is an argument of 'alignment' only"),
             ({"estimator": "guess"}, "`estimator` should be 'alignment' or 'drift'"),
             ({"gain_rate": -1.0}, "`gain_rate` should be a finite number >= 0"),
             ({"memory": 1.0}, r"`memory` should be a number in \[0, 1\)"),
             ({"tolerance": -0.1}, r"`tolerance` should be a number in \[0, 1\)"),
             ({"first_step": 0.0}, "`first_step` should be a finite number > 0"),
             ({"max_change": 0.0}, "`max_change` should be a finite number > 0"),
-            ({"max_gain": 1.0}, "`max_gain` should be greater than 1"),
+            ({"mode": "sign", "max_gain": 1.0}, "`max_gain` should be greater than 1"),
         ],
     )
     def test_arguments(self, arguments, message):

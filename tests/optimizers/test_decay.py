@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from finegrain.optimizers import AdamDecay, AdaptiveMoments, AdaXDecay, PowerDecay
+from finegrain.optimizers import AdamDecay, AdaptiveMoments, AdaXDecay, DecayPolicy, PowerDecay
 
 STEPS = [1, 2, 3, 10, 1000, 50_000, 400_000, 887_272, 887_273, 7_098_182, 7_100_000, 10**8]
 
@@ -96,6 +96,32 @@ def test_functions_that_give_no_weights(decay, rule):
         AdaptiveMoments(decay=decay)
 
 
-def test_what_is_no_function():
+class Half(DecayPolicy):
+    """A policy of a user's own, which forgets that the first weight is 1."""
+
+    def __call__(self, step):
+        return 0.5 + 0 * step
+
+    def get_config(self):
+        return {}
+
+
+def test_policies_of_a_users_own_are_checked():
+    with pytest.raises(ValueError, match="1 at step 1"):
+        AdaptiveMoments(decay=Half())
+
+
+@pytest.mark.parametrize("decay", [0.999, "adam", AdamDecay])
+def test_what_is_no_function(decay):
     with pytest.raises(TypeError, match="should be a policy, such as AdamDecay"):
-        AdaptiveMoments(decay=0.999)
+        AdaptiveMoments(decay=decay)
+
+
+@pytest.mark.parametrize("decay", [lambda t: [1.0, 1.0], lambda t: "1", lambda t: t > 0])
+def test_functions_that_give_no_scalars(decay):
+    with pytest.raises(TypeError, match="and return a scalar"):
+        AdaptiveMoments(decay=decay)
+
+
+def test_a_function_may_give_a_number():
+    assert AdaptiveMoments(decay=lambda t: 1.0).decay(3) == 1.0

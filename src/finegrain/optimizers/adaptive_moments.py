@@ -52,7 +52,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
             `loss_scale_factor`, `gradient_accumulation_steps`.
 
     Raises:
-        TypeError: if `decay` is no function.
+        TypeError: if `decay` is no function, or gives no scalars.
         ValueError: if an argument is out of range, or `decay` gives no weights.
 
     Example:
@@ -219,8 +219,8 @@ class AdaX(AdaptiveMoments):
             The paper's code takes 5e-3 with a weight decay of 5e-2.
         beta_1: How much of the momentum a step keeps, in [0, 1).
         beta_2: The number, small beside 1, by which the memory grows, in (0, 1].
-        epsilon: A number > 0, of the unit of a squared gradient.
         weight_decay: Decoupled weight decay, per unit of learning rate, or `None`.
+        epsilon: A number > 0, of the unit of a squared gradient.
         min_weight: A number in [0, 1] that the weight of the newest squared gradient does not
             fall below.
         name: The optimizer's name.
@@ -257,9 +257,9 @@ class AdaX(AdaptiveMoments):
         learning_rate: Any = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 1e-4,
-        epsilon: float = 1e-12,
         weight_decay: float | None = None,
         *,
+        epsilon: float = 1e-12,
         min_weight: float = 0.0,
         name: str | None = "adax",
         **kwargs: Any,

@@ -9,22 +9,20 @@ import keras
 from keras import ops
 
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
+from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
-from finegrain.optimizers.slots import add_precise_slot
+from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
+from finegrain.optimizers.slots import add_precise_slot, set_state
 from finegrain.optimizers.sparse import dense
-from finegrain.optimizers.step_sizes import StepSizes, rule_of
+from finegrain.optimizers.step_sizes import (
+    FIRST_STEP,
+    MAX_CHANGE,
+    MAX_GAIN,
+    Step,
+    StepSizes,
+    rule_of,
+)
 from finegrain.template import Template
-
-# Why the step of an optimizer cannot be taken at another size.
-REFUSED = {
-    "Lion": "it moves every weight by the same amount, so that its steps keep no direction",
-    "Lamb": "it sizes each step by the weight already",
-    "Adafactor": "with `relative_step=True` it chooses its learning rate itself",
-    "Ftrl": "it computes weights from all gradients, not steps from the last weights",
-    "ScheduleFreeAdamW": "it averages the weights, and its steps assume that it moved them",
-    "ExponentiatedGradient": "it multiplies weights, so that its steps are no multiples of a rate",
-    "AdaptiveStepSize": "its step sizes are learned already",
-}
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -55,22 +53,24 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     $$\log \nu_{t+1} = \log \nu_t + \gamma\, f(\bar c_t), \qquad
       \bar c_t = 0.9\, \bar c_{t-1} + 0.1\, c_t,$$
 
-    where $f(c) = c$ for $c > 0$, $c + \kappa$ for $c < -\kappa$, and a slow decrease, like
-    $t^{-1/4}$, between: that is where the weights go round in the noise of the gradients. With
-    `estimator="drift"` it is $f = c_t + \kappa$ for all $c_t$, and $p_t$ the distance from a slow
-    average of the weights. The first step is made so small that any learning rate does for a start.
+    where $f(c) = c$ for $c > 0$ and $c + \kappa$ for $c < -\kappa$; between, where the weights go
+    round in the noise of the gradients, $\nu$ falls slowly instead, like $(t + 100)^{-1/4}$. With
+    `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, for all $c_t$, and $p_t$ the
+    distance from a slow average of the weights. The first step is made so small that any learning
+    rate does for a start.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
             learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
         mode: `"scale"`, `"product"` or `"sign"`.
-        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"` and 0.01 for the others.
-            That of `"product"` has the unit of one by a squared gradient: it fits one problem.
+        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"`, 0.1 for it with
+            `"drift"`, and 0.01 for the others. That of `"product"` has the unit of one by a squared
+            gradient: it fits one problem.
         estimator: For `"scale"`, `"alignment"` or `"drift"`.
         memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
         tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
-        max_change: For `"scale"`, how large each step may be beside the weights, as a ratio of
-            norms over all of them, or `None`. By default 0.02, and `None` for `"drift"`.
+        max_change: For `"alignment"`, how large each step may be beside the weights, as a ratio of
+            norms over all of them, or `None`.
         first_step: For `"scale"`, how large the first step may be, in the same way, or `None`.
         max_gain: For `"sign"`, a number > 1.
         name: The optimizer's name.
@@ -78,8 +78,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             in the place of those of `optimizer`.
 
     Raises:
-        ValueError: if an argument is out of range, or the step of `optimizer` cannot be resized;
-            at build, under a TensorFlow strategy of several replicas.
+        ValueError: if an argument is out of range, or another mode's, or if the step of `optimizer`
+            cannot be resized; at build, under a TensorFlow strategy of several replicas.
 
     Example:
     >>> import keras, finegrain as fg
@@ -101,8 +101,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         The given optimizer runs at a learning rate of 1. For Keras's SGD with momentum this is the
         form in which the momentum knows no rate; it differs from its own under a schedule.
 
-        In `PerWeight` each group learns a scale of its own. Round `PerWeight` there is one for all,
-        and multipliers keep the ratios.
+        In `PerWeight` each group learns a scale of its own; `learning_rate` is then the base rate,
+        and `describe` and `effective_learning_rates` give each weight's effective one. Round
+        `PerWeight` there is one for all, and multipliers keep the ratios.
 
         The article derives `"product"` for SGD without momentum; with other optimizers its signal
         is not the derivative by the step size. The default scale was chosen by measurement; see
@@ -128,16 +129,17 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         estimator: str = "alignment",
         memory: float | None = None,
         tolerance: float | None = None,
-        max_change: float | None = 0.02,
-        first_step: float | None = 1e-3,
-        max_gain: float = 100.0,
+        max_change: float | None = MAX_CHANGE,
+        first_step: float | None = FIRST_STEP,
+        max_gain: float = MAX_GAIN,
         name: str | None = "adaptive_step_size",
         **kwargs: Any,
     ) -> None:
-        optimizer = keras.optimizers.get(optimizer)
-        _refuse(optimizer)
-        per_weight = optimizer if isinstance(optimizer, PerWeight) else None
-        template = Template(optimizer) if per_weight is None else per_weight._state.book.template
+        optimizer = checked_optimizer(optimizer)
+        if isinstance(optimizer, PerWeight):
+            template = optimizer._state.book.template
+        else:
+            template = Template(optimizer)
         arguments = template.shared_arguments() | {
             "learning_rate": template.learning_rate,
             "weight_decay": template.optimizer.weight_decay,
@@ -160,15 +162,15 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             "first_step": first_step,
             "max_gain": max_gain,
         }
-        self._state = _State(
-            optimizer, _at_rate_one(optimizer, template), rule_of(mode, **self.arguments)
-        )
+        lists = of_backend()
+        rule = rule_of(mode, lists=lists, **self.arguments)
+        self._state = _State(optimizer, _at_rate_one(optimizer, template), rule, lists)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the state of the given optimizer and of the step sizes of `variables`."""
         if self.built:
             return
-        _refuse_replicas()
+        refuse_replicas()
         variables = list(variables)
         super().build(variables)
         self._state.inner.build(variables)
@@ -187,11 +189,13 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
-        if not self.built:
-            return rate
-        return ops.convert_to_tensor(rate) * self._multiplier()
+        return ops.convert_to_tensor(rate) * self.multiplier
 
-    def _multiplier(self) -> Any:
+    @property
+    def multiplier(self) -> Any:
+        """What the learning rate is multiplied by now: a scalar tensor, 1 before the first step."""
+        if not self.built:
+            return ops.ones((), "float32")
         return self._state.rule.multiplier(self._numbers, self._first_slots)
 
     @property
@@ -202,50 +206,54 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
         if self.built and not callable(learning_rate):
-            learning_rate = learning_rate / float(ops.convert_to_numpy(self._multiplier()))
+            learning_rate = learning_rate / float(ops.convert_to_numpy(self.multiplier))
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        variables, inner = list(trainable_variables), self._state.inner
-        rate = ops.cast(super()._get_current_learning_rate(), "float32")
-        before = [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
-        taken = ops.copy(ops.convert_to_tensor(inner._iterations))
-        if isinstance(inner, PerWeight):
-            inner._take_notice_of_the_compiler(grads)
-            inner._state.book.begin_step()
-        inner._backend_apply_gradients(list(grads), variables)
-        count_one(inner._iterations)
-        steps = [
-            _precise(variable) - _precise(old)
-            for variable, old in zip(variables, before, strict=True)
-        ]
-        indices = [self._get_variable_index(variable) for variable in variables]
-        moves = self._state.rule.move(
-            taken=taken,
-            rate=rate,
-            gradients=[_precise(dense(gradient)) for gradient in grads],
-            steps=steps,
-            weights=[_precise(old) for old in before],
-            numbers=self._numbers,
-            first=[self._first_slots[i] for i in indices],
-            second=[self._second_slots[i] for i in indices] if self._second_slots else [],
-        )
-        for variable, old, move in zip(variables, before, moves, strict=True):
-            variable.assign(ops.cast(_precise(old) + move, variable.dtype))
+        variables, state = list(trainable_variables), self._state
+        inner, lists = state.inner, state.lists
+        with lists.untracked():
+            before = lists.copies(variables)
+            taken = ops.copy(ops.convert_to_tensor(inner._iterations))
+            if isinstance(inner, PerWeight):
+                inner._take_notice_of_the_compiler(grads)
+                inner._state.book.begin_step()
+            inner._backend_apply_gradients(list(grads), variables)
+            count_one(inner._iterations)
+            indices = [self._get_variable_index(variable) for variable in variables]
+            moves = state.rule.move(
+                Step(
+                    taken=taken,
+                    rate=ops.cast(super()._get_current_learning_rate(), "float32"),
+                    gradients=lists.like([dense(gradient) for gradient in grads], before),
+                    steps=lists.differences(lists.values(variables), before),
+                    weights=before,
+                    numbers=self._numbers,
+                    first=[self._first_slots[i] for i in indices],
+                    second=[self._second_slots[i] for i in indices] if self._second_slots else [],
+                )
+            )
+            if self.weight_decay:
+                before = self._decayed(variables, before)
+            lists.assign(variables, lists.sums(before, moves))
+
+    def _decayed(self, variables: list[Any], before: list[Any]) -> list[Any]:
+        """The weights after weight decay, at the rate that the step has just got."""
+        lists = self._state.lists
+        lists.assign(variables, before)
+        decaying = [variable for variable in variables if self._use_weight_decay(variable)]
+        if decaying:
+            super()._apply_weight_decay(decaying)
+        return lists.copies(variables)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Does nothing here: weights decay when the size of the step is known."""
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
-        variables = self.variables
-        if not self.built or len(weights) != len(variables):
-            raise ValueError(
-                "`set_weights` takes one array for each of `optimizer.variables` of a built "
-                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
-                f"built={self.built}"
-            )
-        for variable, value in zip(variables, weights, strict=True):
-            variable.assign(value)
+        set_state(self, weights)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
@@ -275,10 +283,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 class _State:
     """What Keras would save a second time, if it saw it."""
 
-    def __init__(self, given: Any, inner: Any, rule: StepSizes) -> None:
+    def __init__(self, given: Any, inner: Any, rule: StepSizes, lists: Lists) -> None:
         self.given = given
         self.inner = inner
         self.rule = rule
+        self.lists = lists
 
 
 def _at_rate_one(optimizer: Any, template: Template) -> Any:
@@ -292,65 +301,3 @@ def _at_rate_one(optimizer: Any, template: Template) -> Any:
 
 def _one() -> float:
     return 1.0
-
-
-def _precise(x: Any) -> Any:
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype in ("float32", "float64"):
-        return ops.convert_to_tensor(x)
-    return ops.cast(x, "float32")
-
-
-def _refuse(optimizer: Any) -> None:
-    names = {kind.__name__ for kind in type(optimizer).__mro__}
-    for name, reason in REFUSED.items():
-        if name in names and (name != "Adafactor" or optimizer.relative_step):
-            raise ValueError(
-                f"AdaptiveStepSize resizes steps, and those of {name} cannot be: {reason}. Take "
-                "another optimizer, such as keras.optimizers.Adam(1e-3). "
-                f"Received: optimizer={optimizer!r}"
-            )
-    if isinstance(optimizer, PerWeight):
-        _refuse_rules(optimizer)
-    elif hasattr(optimizer, "inner_optimizer") or hasattr(optimizer, "optimizers"):
-        raise ValueError(
-            "AdaptiveStepSize takes the optimizer that moves the weights, not a wrapper. Put it "
-            "inside: `LossScaleOptimizer(AdaptiveStepSize(...))`. "
-            f"Received: optimizer={optimizer!r}"
-        )
-    if optimizer.built:
-        raise ValueError(
-            "AdaptiveStepSize takes an optimizer that has not been built: the state of this one "
-            f"would be lost. Pass a new one. Received: optimizer={optimizer!r}"
-        )
-
-
-def _refuse_rules(optimizer: PerWeight) -> None:
-    rules = [live.rule for live in optimizer._state.book.rules]
-    for rule in rules:
-        for name in ("learning_rate", "weight_decay", "template"):
-            if getattr(rule, name, None) is not None:
-                raise ValueError(
-                    f"Round PerWeight, AdaptiveStepSize keeps the ratios of multipliers; a rule's "
-                    f"`{name}` stands beside them. Put it inside: "
-                    f"PerWeight(AdaptiveStepSize(...), rules). Received: {rule!r}"
-                )
-    if optimizer.nonfinite != "propagate":
-        raise ValueError(
-            "Steps that are not finite are dropped as a whole: put AdaptiveStepSize inside, "
-            "PerWeight(AdaptiveStepSize(...), rules, nonfinite=...). "
-            f"Received: nonfinite={optimizer.nonfinite!r}"
-        )
-
-
-def _refuse_replicas() -> None:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                "AdaptiveStepSize compares gradients with past steps, and under a TensorFlow "
-                "strategy each replica has but a share of the gradient. Train on one device, or "
-                "with keras.distribution on JAX. Received: a strategy of "
-                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas"
-            )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from finegrain.checks import checked_positive, finite
@@ -171,10 +172,8 @@ class PowerDecay(DecayPolicy):
 
 
 def checked_policy(decay: Any) -> Callable[[Any], Any]:
-    """`decay`, if it is a policy or behaves as one at some steps from 1 to ten millions."""
-    if isinstance(decay, DecayPolicy):
-        return decay
-    if not callable(decay):
+    """`decay`, if it behaves as a policy at some steps from 1 to ten millions."""
+    if not callable(decay) or isinstance(decay, type):
         raise TypeError(
             "`decay` should be a policy, such as AdamDecay(0.999), or a function of the step that "
             f"returns a weight in [0, 1]. Received: decay={decay!r}"
@@ -207,7 +206,15 @@ def _value(decay: Callable[[Any], Any], step: int) -> float | None:
     """The weight at `step`; `None` where a compiled function is being traced by JAX."""
     with outside_of_graphs():
         weight = decay(_float(step))
-        return None if is_traced(weight) else float(ops.convert_to_numpy(weight))
+        if is_traced(weight):
+            return None
+        number = np.asarray(ops.convert_to_numpy(weight))
+        if number.shape != () or number.dtype.kind not in "fiu":
+            raise TypeError(
+                "`decay` should take the step, a float32 scalar, and return a scalar. "
+                f"Received: decay={decay!r}, which gives {weight!r} at step {step}"
+            )
+        return float(number)
 
 
 def _at_most_one(weight: Any) -> Any:

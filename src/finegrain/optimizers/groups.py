@@ -221,6 +221,14 @@ class State:
         self.recorder = Recorder(weights, every, step)
         return True
 
+    def learned_rates(self) -> dict[Any, float]:
+        """By group, what an optimizer that learns its step size multiplies its rate by."""
+        return {
+            group.outcome.group: float(ops.convert_to_numpy(group.optimizer.multiplier))
+            for group in self.groups
+            if hasattr(group.optimizer, "multiplier")
+        }
+
     def weights_of_rules(self) -> dict[str, list[int]]:
         """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
         members: dict[str, list[int]] = {live.key: [] for live in self.book.rules}

@@ -23,6 +23,7 @@ from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.rulebook import Rulebook
+from finegrain.optimizers.slots import set_state
 from finegrain.optimizers.sparse import on_values
 from finegrain.rules import Rule
 from finegrain.template import Template
@@ -426,7 +427,8 @@ class PerWeight(keras.optimizers.Optimizer):
         given = self._state.book.template.learning_rate
         if isinstance(given, float) and np.float32(given) == base:
             base = given
-        return reports(self._state.book, weights, self._state.select(weights), base)
+        state = self._state
+        return reports(state.book, weights, state.select(weights), base, state.learned_rates())
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
@@ -451,15 +453,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
-        variables = self.variables
-        if not self.built or len(weights) != len(variables):
-            raise ValueError(
-                "`set_weights` takes one array for each of `optimizer.variables` of a built "
-                f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
-                f"built={self.built}"
-            )
-        for variable, value in zip(variables, weights, strict=True):
-            variable.assign(value)
+        set_state(self, weights)
         self._notice_held_rules()
 
     def get_config(self) -> dict[str, Any]:

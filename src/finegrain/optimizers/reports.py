@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ def reports(
     weights: Sequence[keras.Variable],
     selection: Sequence[Selected],
     base: float,
+    learned: Mapping[Any, float],
 ) -> list[WeightReport]:
     """One report a weight, in the given order.
 
@@ -29,6 +30,7 @@ def reports(
         weights: The weights.
         selection: What the rules make of each of them.
         base: The base learning rate.
+        learned: By group, what its optimizer multiplies its learning rate by.
     """
     result = []
     seen: dict[Any, tuple[float, float, bool]] = {}
@@ -51,7 +53,7 @@ def reports(
                 parameters=int(np.prod(weight.shape, dtype=np.int64)),
                 optimizer=template.kind,
                 learning_rate_multiplier=multiplier,
-                effective_learning_rate=rate,
+                effective_learning_rate=rate * learned.get(outcome.group, 1.0),
                 weight_decay=decay,
                 gradient=tuple(transform.label for transform in transforms),
                 trainable=moves,

@@ -49,6 +49,23 @@ def step_state(
             yield names.get(id(variable), str(position)).lstrip("_"), variable
 
 
+def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
+    """Sets all state variables of an optimizer that has more of them than Keras sees.
+
+    Raises:
+        ValueError: if there is not one array for each of `optimizer.variables`.
+    """
+    variables = optimizer.variables
+    if not optimizer.built or len(weights) != len(variables):
+        raise ValueError(
+            "`set_weights` takes one array for each of `optimizer.variables` of a built "
+            f"optimizer. Received: {len(weights)} arrays for {len(variables)} variables, "
+            f"built={optimizer.built}"
+        )
+    for variable, value in zip(variables, weights, strict=True):
+        variable.assign(value)
+
+
 def _held(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
     """The optimizer that AdaptiveStepSize keeps out of Keras's sight."""
     return getattr(getattr(optimizer, "_state", None), "inner", None)
