@@ -160,7 +160,10 @@ def test_losses_of_layers_count_once(routing, training):
 
 
 def test_statistics_are_updated_once_by_each_call():
-    """The generator's by its one call; the discriminator's by those for real, fake, generator."""
+    """The generator's by its one call; the discriminator's by those that belong to the game.
+
+    Frozen, it is called for the generator, too; the subtraction's second call undoes the first.
+    """
     generator = keras.Sequential(
         [keras.Input((LATENT,)), layers.BatchNormalization(momentum=0.5), layers.Dense(2)]
     )
@@ -181,10 +184,10 @@ def test_statistics_are_updated_once_by_each_call():
     normal = (noise - noise.mean(0)) / np.sqrt(noise.var(0) + 1e-3)
     kernel, bias = arrays(generator.layers[1].variables)
     fake = (normal @ kernel + bias).mean(0)
-    # Keras scores real samples first, before the loss; then those that were made, twice.
-    expected = 0.25 * (0.5 * X.mean(0)) + 0.75 * fake
-    for routing, found in means.items():
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=routing)
+    # Keras scores real samples first, before the loss; then those that were made.
+    for routing, kept in (("frozen", 0.25), ("subtraction", 0.5)):
+        expected = kept * (0.5 * X.mean(0)) + (1 - kept) * fake
+        np.testing.assert_allclose(means[routing], expected, rtol=1e-4, atol=1e-5, err_msg=routing)
 
 
 @pytest.mark.parametrize("routing", ["frozen", "subtraction"])

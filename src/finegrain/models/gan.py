@@ -13,7 +13,7 @@ from keras import ops
 from finegrain.checks import checked_number
 from finegrain.models.gan_losses import get_losses, widened
 from finegrain.models.gan_networks import arity, build_networks, checked_latent_dim, inputs_of
-from finegrain.models.gan_routing import checked_routing, generator_loss, shown
+from finegrain.models.gan_routing import checked_routing, generator_loss, generator_score, shown
 from finegrain.models.gradient_penalty import GradientPenalty
 from finegrain.models.weight_average import WeightAverage
 from finegrain.overlay import Overlay, is_built
@@ -85,8 +85,7 @@ class GAN(keras.Model):
 
     Notes:
         - The discriminator's statistics and seeds are updated by each of its calls: on real
-          samples, on fake ones, for the generator, and for the penalty. With `"reversal"` the
-          second serves the generator too.
+          samples, on fake ones, for the penalty, and, with `"frozen"`, for the generator.
         - A file keeps the seeds of the noise and of all layers, so that training goes on as if it
           had not stopped. Give Dropout a seed for it: without one, Keras draws its masks on
           PyTorch from a generator that belongs to no model, which `"subtraction"` cannot
@@ -211,6 +210,7 @@ class GAN(keras.Model):
         number = ops.shape(real)[0]
         noise = keras.random.normal((number, self.latent_dim), seed=self.noise)
         fake = output_of(self.generator, noise)
+        generators = generator_score(self.routing, self.discriminator, call, fake)
         seen = shown(self.routing, fake, self.generator_weight)
         fake_score = widened(output_of(self.discriminator, seen))
         discriminator_loss, loss_of_fake = get_losses(self.loss_pair)
@@ -218,9 +218,7 @@ class GAN(keras.Model):
         of_generator = generator_loss(
             self.routing,
             lambda score: ops.mean(loss_of_fake(widened(score))),
-            self.discriminator,
-            call,
-            fake,
+            generators,
             fake_score,
         )
         total = of_discriminator + self.generator_weight * of_generator

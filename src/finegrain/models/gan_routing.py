@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from finegrain.overlay import Overlay
-from finegrain.routing import frozen, inner_gradient_only, reverse_gradient, stop_gradient
+from finegrain.routing import frozen, reverse_gradient, stop_gradient
 
 Tensor = Any
 Call = Callable[[Callable[..., Any], Tensor], Tensor]
@@ -38,38 +38,43 @@ def shown(routing: str, fake: Tensor, generator_weight: float) -> Tensor:
     )
 
 
+def generator_score(
+    routing: str, discriminator: keras.layers.Layer, call: Call, fake: Tensor
+) -> Tensor | None:
+    """The scores that the generator learns from; `None` where those of the discriminator do.
+
+    To be called before those of the discriminator's loss, from the same seeds and statistics.
+
+    Args:
+        routing: Its name.
+        discriminator: The layer.
+        call: Calls it, or its frozen form, on samples.
+        fake: The samples, with their gradient.
+    """
+    if routing == "frozen":
+        return call(frozen(discriminator), fake)
+    if routing == "reversal":
+        return None
+    # What it updates is left to the other call: with two dropout masks gradients would not cancel.
+    with Overlay():
+        return call(discriminator, fake)
+
+
 def generator_loss(
-    routing: str,
-    loss: Callable[[Tensor], Tensor],
-    discriminator: keras.layers.Layer,
-    call: Call,
-    fake: Tensor,
-    fake_score: Tensor,
+    routing: str, loss: Callable[[Tensor], Tensor], score: Tensor | None, fake_score: Tensor
 ) -> Tensor:
     """The generator's loss, whose gradient reaches the fake samples and no discriminator.
 
     Args:
         routing: Its name.
         loss: From scores to a scalar.
-        discriminator: The layer.
-        call: Calls it, or its frozen form, on samples.
-        fake: The samples, with their gradient.
-        fake_score: Their scores, as the discriminator's loss has them.
+        score: What `generator_score` gave.
+        fake_score: The scores of the same samples as constants.
     """
     if routing == "frozen":
-        return loss(call(frozen(discriminator), fake))
-    value = ops.stop_gradient(loss(fake_score))
-    if routing == "reversal":  # the gradient comes with that of the discriminator's loss
-        return value
-    scopes = []
-
-    def judged(samples: Tensor) -> Tensor:
-        # Both times from the same seeds: with two dropout masks the gradients would not cancel.
-        with Overlay() as scope:
-            score = call(discriminator, samples)
-        scopes.append(scope)
         return loss(score)
-
-    difference = inner_gradient_only(judged, fake)
-    scopes[0].assign_statistics()
-    return value + difference
+    value = loss(fake_score)
+    constant = ops.stop_gradient(value)
+    if routing == "reversal":  # the gradient comes with that of the discriminator's loss
+        return constant
+    return constant + (loss(score) - value)
