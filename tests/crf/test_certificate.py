@@ -99,11 +99,11 @@ def total_log_prob(parts, fixed):
 
 def torch_refuses(parts, mask, tags):
     """Whether the sums of the PyTorch backend, which have a certificate of their own, refuse."""
-    from finegrain.crf.backend import on_torch
+    from finegrain.crf.backend import torch_sums
 
     chain: Chain = checked_chain(*(parts[name] for name in SCORES), mask)
-    found = on_torch._sums(chain.scores, chain.mask, ops.convert_to_tensor(tags))
-    return found.backward is on_torch._log_space_backward
+    found = torch_sums.sums(chain.scores, chain.mask, ops.convert_to_tensor(tags))
+    return found.backward is torch_sums._log_space_backward
 
 
 def compare(parts, tags, mask=None, bounds=None, rounding=0.0):
