@@ -11,6 +11,8 @@ import keras
 import pytest
 from hypothesis import settings
 
+from elsewhere import Elsewhere
+
 SEED = 20_260_101
 
 # Examples are the same in every run, and compiling the first one may take as long as it takes.
@@ -41,3 +43,11 @@ def clean_keras() -> Iterator[None]:
 def backend() -> str:
     """The backend that this run is about: jax, torch or tensorflow."""
     return keras.backend.backend()
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Elsewhere]:
+    """Runs scripts under another backend: `elsewhere(backend, script, *arguments)`."""
+    others = Elsewhere()
+    yield others
+    others.close()

@@ -1,20 +1,13 @@
 """A model saved under one backend predicts the same under another, and learns on."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-import finegrain
 from finegrain.crf import decode
 
-PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow"}
+BACKENDS = ["jax", "torch", "tensorflow"]
 SAVE = """
 import sys
 import keras, numpy as np
@@ -64,10 +57,10 @@ np.savez(f"{sys.argv[1]}/results.npz", tokens, *targets.values(), *weights)
 """
 
 
-@pytest.mark.parametrize("other", PACKAGES)
-def test_model_of_another_backend(other, tmp_path):
+@pytest.mark.parametrize("other", BACKENDS)
+def test_model_of_another_backend(other, tmp_path, elsewhere):
     """What another process saved loads here: same potentials, same tags."""
-    saved_by(other, SAVE, tmp_path)
+    elsewhere(other, SAVE, tmp_path)
     model = keras.models.load_model(tmp_path / "model.keras")
     results = np.load(tmp_path / "results.npz")
     potentials = model.predict(results["tokens"], verbose=0)
@@ -75,10 +68,10 @@ def test_model_of_another_backend(other, tmp_path):
     np.testing.assert_array_equal(ops.convert_to_numpy(decode(potentials)), results["tags"])
 
 
-@pytest.mark.parametrize("other", PACKAGES)
-def test_training_goes_on_from_another_backend(other, tmp_path):
+@pytest.mark.parametrize("other", BACKENDS)
+def test_training_goes_on_from_another_backend(other, tmp_path, elsewhere):
     """A model of two outputs, its optimizer and metrics: the next epoch is the same here."""
-    saved_by(other, TRAIN, tmp_path)
+    elsewhere(other, TRAIN, tmp_path)
     model = keras.models.load_model(tmp_path / "model.keras")
     tokens, tags, first, *weights = np.load(tmp_path / "results.npz").values()
     targets = {"tags": tags, "first": first}
@@ -88,20 +81,3 @@ def test_training_goes_on_from_another_backend(other, tmp_path):
     for weight, expected in zip(model.weights, weights, strict=True):
         found = ops.convert_to_numpy(weight)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4, err_msg=weight.path)
-
-
-def saved_by(other, script, folder):
-    """Runs a script under another backend."""
-    if other == keras.backend.backend():
-        pytest.skip("the backend of this run")
-    if importlib.util.find_spec(PACKAGES[other]) is None:
-        pytest.skip(f"{other} is not installed")
-    paths = [Path(finegrain.__file__).parents[1], Path(__file__).parents[1]]
-    environment = os.environ | {
-        "KERAS_BACKEND": other,
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    command = [sys.executable, "-c", script, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

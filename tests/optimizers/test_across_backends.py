@@ -1,12 +1,7 @@
 """A file written on one backend goes on on another."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -27,27 +22,14 @@ WRITE = (
 
 
 @pytest.fixture(scope="module")
-def written_on(tmp_path_factory):
+def written_on(tmp_path_factory, elsewhere):
     """The folder of what another backend wrote: one process for each backend."""
     folders = {}
 
     def folder_of(backend):
-        if importlib.util.find_spec(backend) is None:
-            pytest.skip(f"{backend} is not installed")
         if backend not in folders:
             folder = tmp_path_factory.mktemp(backend)
-            environment = os.environ | {
-                "KERAS_BACKEND": backend,
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-            }
-            process = subprocess.run(
-                [sys.executable, "-c", WRITE, str(folder), *NAMES],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert process.returncode == 0, process.stderr
+            elsewhere(backend, WRITE, folder, *NAMES)
             folders[backend] = folder
         return folders[backend]
 

@@ -5,11 +5,7 @@ JAX compiles their steps once.
 """
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
-from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -642,7 +638,7 @@ def test_a_file_that_is_not_there(tmp_path, name):
 
 WRITER = """
 import json, sys
-from test_segmenter import TEXTS, train
+from tagging.test_segmenter import TEXTS, train
 segmenter = train(fit={"epochs": 3})
 segmenter.save(sys.argv[1] + "/m.keras")
 with open(sys.argv[1] + "/words.json", "w") as file:
@@ -651,16 +647,9 @@ with open(sys.argv[1] + "/words.json", "w") as file:
 FROM = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
 
 
-def test_a_file_of_another_backend(tmp_path, backend):
+def test_a_file_of_another_backend(tmp_path, backend, elsewhere):
     """A segmenter that another backend trained and saved segments alike here."""
-    other = FROM[backend]
-    if find_spec(other) is None:
-        pytest.skip(f"{other} is not installed")
-    environment = os.environ | {
-        "KERAS_BACKEND": other,
-        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-    }
-    subprocess.run([sys.executable, "-c", WRITER, tmp_path], env=environment, check=True)
+    elsewhere(FROM[backend], WRITER, tmp_path)
     expected = json.loads((tmp_path / "words.json").read_text())
     assert max(map(len, expected)) > 5
     assert Segmenter.load(tmp_path / "m.keras").segment_many(TEXTS) == expected
