@@ -263,3 +263,21 @@ def test_learns():
     assert far > 0.9
     assert np.abs(made.mean(0) - X.mean(0)).max() < 0.5
     assert made.std(0).min() > 0.03
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="a discriminator of PyTorch's own")
+def test_weights_out_of_reach():
+    """By subtraction a GAN learns with a discriminator that nobody can freeze."""
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    generator, _ = networks()
+    discriminator = keras.layers.TorchModuleWrapper(module)
+    with pytest.raises(ValueError, match="in a GAN `routing='subtraction'`"):
+        fg.models.GAN(generator, discriminator)
+    gan = fg.models.GAN(generator, discriminator, "non_saturating", routing="subtraction", seed=0)
+    gan.compile(keras.optimizers.SGD(0.05))
+    before = arrays(gan.trainable_variables)
+    fit(gan, X)
+    assert len(before) == len(generator.trainable_variables) + 4
+    assert_moved(gan, before)

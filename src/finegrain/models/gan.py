@@ -17,7 +17,7 @@ from finegrain.models.gan_routing import checked_routing, generator_loss, genera
 from finegrain.models.gradient_penalty import GradientPenalty
 from finegrain.models.weight_average import WeightAverage
 from finegrain.overlay import Overlay, is_built
-from finegrain.routing import stop_gradient
+from finegrain.routing import frozen, stop_gradient
 
 Tensor = Any
 
@@ -60,8 +60,8 @@ class GAN(keras.Model):
 
     Raises:
         TypeError: if a network is no Keras layer.
-        ValueError: for an unknown loss, penalty or routing, a length of noise that is missing, or
-            labels for one network alone.
+        ValueError: for an unknown loss, penalty or routing, a length of noise that is missing,
+            labels for one network alone, or a discriminator that cannot be called frozen.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -121,6 +121,8 @@ class GAN(keras.Model):
         self.routing = checked_routing(routing, loss)
         self.loss_pair = loss if isinstance(loss, str) else tuple(loss)
         get_losses(self.loss_pair)
+        if routing == "frozen":
+            frozen(discriminator)  # refuses what cannot be
         self.generator, self.discriminator = generator, discriminator
         self.generator_weight = checked_number("generator_weight", generator_weight)
         self.gradient_penalty = GradientPenalty.of(gradient_penalty)

@@ -89,7 +89,8 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
         if isinstance(part, _OPAQUE):
             raise ValueError(
                 f"`frozen` cannot reach the weights inside of {type(part).__name__}: use "
-                "`finegrain.routing.inner_gradient_only`, which needs not. "
+                "`finegrain.routing.inner_gradient_only`, or in a GAN `routing='subtraction'`, "
+                "which need not. "
                 f"Received: layer={layer!r}"
             )
 
