@@ -125,6 +125,30 @@ def on_each_backend(
     return arguments, results
 
 
+def benchmark(
+    script: str,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    page: Callable[[dict[str, Any], int], str],
+    add: Any = None,
+) -> None:
+    """Measures on each backend, prints the page and, if asked, keeps it under the script's name.
+
+    Args:
+        script: `__file__` of the benchmark.
+        measure: Measures on the present backend.
+        page: From the results by backend, and the number of rounds, to Markdown.
+        add: Adds arguments of the benchmark's own to a parser.
+    """
+    done = on_each_backend(script, measure, add)
+    if done is None:
+        return
+    arguments, results = done
+    text = page(results, arguments.rounds)
+    print(text)
+    if arguments.write:
+        keep(Path(script).stem, results, text)
+
+
 def keep(name: str, results: Mapping[str, Any], page: str) -> None:
     """Writes the results as JSON, and the page for the docs."""
     whole = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "results": results}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import alternating, keep, machine, on_each_backend, ratios, table, versions
+from _common import alternating, benchmark, machine, ratios, table, versions
 
 SIZES = ((32, 128, 4), (32, 128, 20), (64, 256, 9), (16, 512, 50), (8, 1024, 4))
 LONG = ((32, 128, 20), (8, 1024, 4), (4, 4096, 4))
@@ -433,10 +433,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    done = on_each_backend(__file__, measure, add)
-    if done is not None:
-        arguments, results = done
-        text = page(results, arguments.rounds)
-        print(text)
-        if arguments.write:
-            keep("crf", results, text)
+    benchmark(__file__, measure, page, add)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import alternating, keep, machine, on_each_backend, ratios, table, versions
+from _common import alternating, benchmark, machine, ratios, table, versions
 
 BATCH, LATENT = 64, 64
 BASE = "two turns"
@@ -276,10 +276,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    done = on_each_backend(__file__, measure, add)
-    if done is not None:
-        arguments, results = done
-        text = page(results, arguments.rounds)
-        print(text)
-        if arguments.write:
-            keep("gan", results, text)
+    benchmark(__file__, measure, page, add)

@@ -6,7 +6,7 @@ import argparse
 import statistics
 from typing import Any
 
-from _common import alternating, keep, machine, on_each_backend, ratios, table, versions
+from _common import alternating, benchmark, machine, ratios, table, versions
 from _steps import LAYERS, WIDTH, optimizer_step, variables
 
 GROUPS = (1, 2, 12, 26)
@@ -238,10 +238,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    done = on_each_backend(__file__, measure, add)
-    if done is not None:
-        arguments, results = done
-        text = page(results, arguments.rounds)
-        print(text)
-        if arguments.write:
-            keep("per_weight", results, text)
+    benchmark(__file__, measure, page, add)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import finegrain
@@ -64,17 +65,35 @@ class Elsewhere:
 
     @staticmethod
     def _start(backend: str) -> subprocess.Popen[str]:
-        paths = [Path(finegrain.__file__).parents[1], Path(__file__).parent]
-        environment = os.environ | {
-            "KERAS_BACKEND": backend,
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
         return subprocess.Popen(
             [sys.executable, "-c", SERVER],
-            env=environment,
+            env=environment(backend),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
+
+
+def on_devices(module: str, devices: int, folder: Path) -> list[np.ndarray]:
+    """What `python -m module devices file` writes to the file, on JAX with so many devices."""
+    file = folder / f"{devices}.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(devices), str(file)],
+        env=environment("jax") | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(np.load(file).values())
+
+
+def environment(backend: str) -> dict[str, str]:
+    """Where a process of another backend finds finegrain and what tests share."""
+    paths = [Path(finegrain.__file__).parents[1], Path(__file__).parent]
+    return os.environ | {
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }

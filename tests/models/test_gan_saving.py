@@ -182,6 +182,8 @@ def test_generate():
     ("arguments", "message"),
     [
         ({"loss": "unknown"}, "Received: loss='unknown'"),
+        ({"loss": None}, "Received: loss=None"),
+        ({"loss": abs}, "a pair of functions.*Received: loss=<built-in function abs>"),
         ({"loss": (fooled,)}, "pair of functions"),
         ({"gradient_penalty": "unknown"}, "Received: gradient_penalty='unknown'"),
         ({"gradient_penalty": -1.0}, "Received: gradient_penalty=-1.0"),

@@ -119,8 +119,8 @@ class GAN(keras.Model):
         super().__init__(**kwargs)
         self.latent_dim = checked_latent_dim(latent_dim, generator, discriminator)
         self.routing = checked_routing(routing, loss)
+        get_losses(loss)
         self.loss_pair = loss if isinstance(loss, str) else tuple(loss)
-        get_losses(self.loss_pair)
         if routing == "frozen":
             frozen(discriminator)  # refuses what cannot be
         self.generator, self.discriminator = generator, discriminator

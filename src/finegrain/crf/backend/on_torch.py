@@ -1,4 +1,7 @@
-"""The linear chain on PyTorch: sums that walk in few launches, and their hand-written gradient."""
+"""The linear chain on PyTorch: hand-written first derivatives, log space for all others.
+
+The sums themselves are those of `torch_sums`.
+"""
 
 from __future__ import annotations
 
