@@ -57,3 +57,14 @@ def test_best_of_all_sequences(form, time):
             parts["emissions"][i], transitions, parts["start"], parts["end"], mask
         )
         assert chain.score(tags) == chain.best_score()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_one_of_two_equal_sequences(form):
+    """Tags that must change at each step: 0101 or 1010, not a half of each."""
+    transitions = np.array([[-np.inf, 0], [0, -np.inf]], "float32")
+    nothing = np.zeros(2, "float32")
+    scores = {"transitions": transitions, "start": nothing, "end": nothing}
+    chain = checked_chain(np.zeros((1, 4, 2), "float32"), **scores, mask=np.ones((1, 4), bool))
+    (tags,) = ops.convert_to_numpy(form(chain.shifted()[0])).tolist()
+    assert tags in ([0, 1, 0, 1], [1, 0, 1, 0])
