@@ -18,6 +18,7 @@ from finegrain.models.gradient_penalty import GradientPenalty
 from finegrain.models.weight_average import WeightAverage
 from finegrain.overlay import Overlay, is_built
 from finegrain.routing import frozen, stop_gradient
+from finegrain.routing.backend import backend
 
 Tensor = Any
 
@@ -230,7 +231,11 @@ class GAN(keras.Model):
         found = (of_discriminator, of_generator, ops.mean(real_score), ops.mean(fake_score))
         for tracker, value in zip(self.trackers.values(), found, strict=True):
             tracker.update_state(ops.stop_gradient(value), sample_weight=number)
-        return total + sum(map(ops.sum, added))
+        total = total + sum(map(ops.sum, added))
+        # Where a loss is linear, a weight's gradient does not depend on the weight, and its update
+        # need not wait for those who read it.
+        backend.compute_before_updates([total], self.trainable_variables)
+        return total
 
     def _check_labels(self, given: bool) -> None:
         expected = arity(self.discriminator)

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from finegrain.overlay import Overlay, create_weights, is_built, outside_of_graphs
+from finegrain.routing.backend import backend
 
 # They compute with tensors of their own, not with the values of their Keras variables.
 _OPAQUE = (keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
@@ -105,6 +106,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
             with outside_of_graphs():
                 create_weights(layer, args, kwargs)
         with Overlay(layer.variables, lambda variable, value: ops.stop_gradient(value)) as scope:
+            backend.compute_before_updates(scope.values.values(), layer.variables)
             outputs = layer(*args, **kwargs)
         scope.forward_losses(layer)
         scope.assign_statistics()

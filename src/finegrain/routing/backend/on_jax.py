@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -26,3 +26,7 @@ def _(primals: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor]) -> tuple[
 def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
     """The gradient of the first output of `function` at `x`, and the second output."""
     return jax.grad(function, has_aux=True)(x)
+
+
+def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:
+    """Nothing to do: a value that was read stays what it was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -43,3 +43,7 @@ def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
         value, rest = function(x)
         (slope,) = torch.autograd.grad(value, x, create_graph=True)
     return slope, rest
+
+
+def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:
+    """Nothing to do: a value that was read stays what it was."""
