@@ -94,6 +94,18 @@ def test_blend(form, keep):
     assert_are(values(variables), [keep * x + 0.5 * y for x, y in zip(a, b, strict=True)])
 
 
+@every_form
+@pytest.mark.parametrize("keep", [0.25, "tensor"])
+def test_accumulate(form, keep):
+    a, b = arrays(3), arrays(4)
+    variables = held(a)
+    lists = form()
+    with lists.untracked():
+        share = ops.convert_to_tensor(0.25) if keep == "tensor" else keep
+        lists.accumulate(variables, tensors(b), share)
+    assert_are(values(variables), [0.25 * (x + y) for x, y in zip(a, b, strict=True)])
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="only torch has a form of its own")
 @pytest.mark.parametrize("mode", ["scale", "product", "sign"])
 def test_step_sizes_are_those_of_the_neutral_form(mode):

@@ -51,6 +51,10 @@ class Lists(ABC):
         """Sets the variables to `keep` times themselves plus `share` times the tensors."""
 
     @abstractmethod
+    def accumulate(self, variables: Tensors, tensors: Tensors, keep: Any) -> None:
+        """Sets the variables to `keep` times the sum of themselves and the tensors."""
+
+    @abstractmethod
     def sums(self, a: Tensors, b: Tensors) -> list[Any]:
         """`a + b`."""
 
@@ -115,6 +119,11 @@ class Neutral(Lists):
         """Sets the variables to a mixture."""
         for variable, tensor in zip(variables, tensors, strict=True):
             variable.assign(keep * variable + share * tensor)
+
+    def accumulate(self, variables: Tensors, tensors: Tensors, keep: Any) -> None:
+        """Sets the variables to a share of the sums."""
+        for variable, tensor in zip(variables, tensors, strict=True):
+            variable.assign(ops.cast(keep, tensor.dtype) * (variable + tensor))
 
     def sums(self, a: Tensors, b: Tensors) -> list[Any]:
         """`a + b`."""
@@ -194,6 +203,12 @@ class Foreach(Lists):
         if keep != 1:
             self.torch._foreach_mul_(held, keep)
         self.torch._foreach_add_(held, tensors, alpha=share)
+
+    def accumulate(self, variables: Tensors, tensors: Tensors, keep: Any) -> None:
+        """Sets the variables to a share of the sums, in place."""
+        held = [variable.value for variable in variables]
+        self.torch._foreach_add_(held, tensors)
+        self.torch._foreach_mul_(held, keep)
 
     def sums(self, a: Tensors, b: Tensors) -> list[Any]:
         """`a + b`."""

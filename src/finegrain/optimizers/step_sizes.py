@@ -14,11 +14,16 @@ from finegrain.optimizers.lists import Lists, Tensors
 
 # Of the exponent: exp of more is no float32.
 LARGEST = 80.0
-# How much of the average of past cosines, and of past gradients, a step keeps.
-SMOOTHING = 0.9
-# Among noise, a scale falls like (t + DELAY)^-ANNEALING.
-ANNEALING, DELAY = 0.25, 100.0
 TINY = 1e-30
+# How much of the average of past gradients and cosines, of squared cosines, and of squared
+# gradients a step keeps.
+SMOOTHING, SPREAD, USUAL = 0.9, 0.99, 0.95
+# A scale changes by at most gain_rate / (t + DELAY).
+DELAY = 25.0
+# The step s counts in the way like (s / t)^WAY, once t is beyond the first ones.
+WAY, FIRST_ONES = 1.5, 15.0
+# A gradient of more than this many usual ones is a spike.
+SPIKE = 3.0
 
 
 class Step(NamedTuple):
@@ -147,35 +152,29 @@ class Scale(StepSizes):
 
     Args:
         lists: Arithmetic on lists of tensors.
-        drift: Whether the tolerance is added to every cosine.
         gain_rate: How fast it learns.
-        memory: How much of the past way a step keeps.
-        tolerance: How far the gradients may disagree with it.
-        max_change: The largest step beside the weights, or `None`.
+        tolerance: How far the gradients may disagree with the way.
         first_step: The largest first step beside the weights, or `None`.
+        max_change: The largest step beside the weights, or `None`.
     """
 
-    numbers = ("log_scale", "mean_cosine")
+    numbers = ("log_scale",)
     slots = ("way",)
 
     def __init__(
         self,
         lists: Lists,
         *,
-        drift: bool,
         gain_rate: float,
-        memory: float,
         tolerance: float,
-        max_change: float | None,
         first_step: float | None,
+        max_change: float | None = None,
     ) -> None:
         super().__init__(lists)
-        self.drift = drift
         self.gain_rate = gain_rate
-        self.memory = memory
         self.tolerance = tolerance
-        self.max_change = max_change
         self.first_step = first_step
+        self.max_change = max_change
 
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
         """The scale."""
@@ -183,35 +182,35 @@ class Scale(StepSizes):
 
     def move(self, step: Step) -> list[Any]:
         """By how much each weight moves."""
-        lists, (log_scale, mean_cosine) = self.lists, step.numbers
-        ways = lists.values(step.first)
-        size = lists.norm(step.gradients) * lists.norm(ways)
+        lists, log_scale = self.lists, step.numbers[0]
+        ways, gradient = lists.values(step.first), lists.norm(step.gradients)
+        size = gradient * lists.norm(ways)
         cosine = -lists.dot(step.gradients, ways) / (size + TINY)
-        cosine = ops.where(ops.isfinite(cosine), cosine, 0.0)
-        mean = SMOOTHING * mean_cosine + (1 - SMOOTHING) * cosine
-        at_first = ops.equal(step.taken, 0)
-        if self.drift:
-            growth = self.gain_rate * (cosine + self.tolerance)
-        else:
-            growth = self._growth(mean, ops.cast(step.taken, "float32"))
-        log = log_scale + ops.where(at_first, 0.0, growth)
-        log = self._bounded(log, at_first, step)
+        # There is none before the second step, and where there is no gradient.
+        known = ops.logical_and(size > 0, ops.isfinite(cosine))
+        growth = self.growth(step, gradient, ops.where(known, cosine, 0.0), known)
+        log = self._bounded(log_scale + growth, step)
         log_scale.assign(log)
-        mean_cosine.assign(mean)
         moves = lists.multiples(step.steps, step.rate * ops.exp(log))
-        # In steps of one size the way turns as soon as they do, however small they have become.
-        last = moves if self.drift else step.steps
-        lists.blend(step.first, last, self.memory, self.memory)
+        self.go_on(step, moves)
         return moves
 
-    def _growth(self, cosine: Any, taken: Any) -> Any:
-        """Agreement lets steps grow, clear disagreement shrinks them; between they are annealed."""
-        annealing = -ANNEALING / (taken + DELAY) if self.gain_rate else 0.0
-        shrinking = self.gain_rate * (cosine + self.tolerance)
-        falling = ops.where(cosine > -self.tolerance, annealing, shrinking)
-        return ops.where(cosine > 0, self.gain_rate * cosine, falling)
+    @abstractmethod
+    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
+        """What the log of the scale grows by.
 
-    def _bounded(self, log: Any, at_first: Any, step: Step) -> Any:
+        Args:
+            step: The step.
+            gradient: The gradient's norm.
+            cosine: That of the angle between the way and the descent; 0 where there is none.
+            known: Whether there is one.
+        """
+
+    @abstractmethod
+    def go_on(self, step: Step, moves: list[Any]) -> None:
+        """Adds the step to the way."""
+
+    def _bounded(self, log: Any, step: Step) -> Any:
         """The first step, and each, bounded by the size of the weights."""
         count = sum(math.prod(weight.shape) for weight in step.weights)
         # Weights of 0 can move, too.
@@ -219,16 +218,85 @@ class Scale(StepSizes):
         unit = ops.log(size / (step.rate * self.lists.norm(step.steps) + TINY))
         if self.first_step is not None:
             limit = ops.minimum(log, unit + math.log(self.first_step))
-            log = ops.where(at_first, limit, log)
+            log = ops.where(ops.equal(step.taken, 0), limit, log)
         if self.max_change is not None:
             log = ops.minimum(log, unit + math.log(self.max_change))
         return ops.clip(log, -LARGEST, LARGEST)
 
 
-MODES: dict[str, type[StepSizes]] = {"scale": Scale, "product": Product, "sign": Sign}
-# By mode, that of "scale" by estimator: what is taken where an argument is `None`.
+class Drift(Scale):
+    """By the cosine with the distance from a slow average of the weights, plus a constant.
+
+    Args:
+        lists: Arithmetic on lists of tensors.
+        memory: How much of the past distance a step keeps.
+        **arguments: Those of `Scale`.
+    """
+
+    def __init__(self, lists: Lists, *, memory: float, **arguments: Any) -> None:
+        super().__init__(lists, **arguments)
+        self.memory = memory
+
+    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
+        """γ (c + κ)."""
+        growth = self.gain_rate * (cosine + self.tolerance)
+        return ops.where(ops.equal(step.taken, 0), 0.0, growth)
+
+    def go_on(self, step: Step, moves: list[Any]) -> None:
+        """Adds what the weights moved."""
+        self.lists.accumulate(step.first, moves, self.memory)
+
+
+class Alignment(Scale):
+    """By the cosine with the way from the start, beside its own spread; back at a spike."""
+
+    numbers = ("log_scale", "mean_cosine", "mean_square_cosine", "mean_square_gradient")
+
+    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
+        """The share of γ / (t + DELAY) that the cosines are worth, or the answer to a spike."""
+        if not self.gain_rate:
+            return ops.zeros_like(gradient)
+        _, *averages, usual = step.numbers
+        taken = ops.cast(step.taken, "float32")
+        mean = SMOOTHING * averages[0] + (1 - SMOOTHING) * cosine
+        square = SPREAD * averages[1] + (1 - SPREAD) * cosine * cosine
+        for average, value in zip(averages, (mean, square), strict=True):
+            average.assign(value)
+        # As averages begin with 0, the sum of their weights is not 1 at first.
+        count = ops.maximum(taken, 1.0)
+        mean = mean / (1 - SMOOTHING**count)
+        spread = ops.sqrt(square / (1 - SPREAD**count))
+        share = ops.clip(mean / (spread + TINY) + self.tolerance, -1.0, 1.0)
+        growth = ops.where(known, self.gain_rate / (taken + DELAY) * share, 0.0)
+        excess = self._excess(gradient, usual)
+        return ops.where(excess > 0, ops.minimum(growth, 0.0) - excess / 2, growth)
+
+    def _excess(self, gradient: Any, usual: Any) -> Any:
+        """The log of the gradient by SPIKE usual ones, between 0 and log 4; keeps the usual one."""
+        square, kept = gradient * gradient, ops.convert_to_tensor(usual)
+        before = ops.where(kept > 0, kept, square)
+        excess = ops.log(gradient / (SPIKE * ops.sqrt(before) + TINY))
+        finite = ops.isfinite(square)
+        usual.assign(ops.where(finite, USUAL * before + (1 - USUAL) * square, kept))
+        return ops.where(finite, ops.clip(excess, 0.0, math.log(4.0)), 0.0)
+
+    def go_on(self, step: Step, moves: list[Any]) -> None:
+        """Adds the step at rate 1: in its own size the way would turn as soon as it shrinks."""
+        taken = ops.cast(step.taken, "float32")
+        self.lists.accumulate(step.first, step.steps, 1 - WAY / (taken + FIRST_ONES))
+
+
+MODES = ("scale", "product", "sign")
+# By mode, that of "scale" by estimator.
+RULES: dict[str, type[StepSizes]] = {
+    "alignment": Alignment,
+    "drift": Drift,
+    "product": Product,
+    "sign": Sign,
+}
+# What is taken where an argument is `None`.
 DEFAULTS: dict[str, dict[str, float]] = {
-    "alignment": {"gain_rate": 0.2, "memory": 0.96, "tolerance": 0.05},
+    "alignment": {"gain_rate": 10.0, "tolerance": 0.3},
     "drift": {"gain_rate": 0.1, "memory": 0.99, "tolerance": 0.02},
     "product": {"gain_rate": 0.01},
     "sign": {"gain_rate": 0.01},
@@ -236,19 +304,19 @@ DEFAULTS: dict[str, dict[str, float]] = {
 # What each argument is for, and the defaults of those that are not in the table above.
 TAKERS: dict[str, tuple[str, ...]] = {
     "gain_rate": ("alignment", "drift", "product", "sign"),
-    "memory": ("alignment", "drift"),
+    "memory": ("drift",),
     "tolerance": ("alignment", "drift"),
     "max_change": ("alignment",),
     "first_step": ("alignment", "drift"),
     "max_gain": ("sign",),
 }
-MAX_CHANGE, FIRST_STEP, MAX_GAIN = 0.02, 1e-3, 100.0
+MAX_CHANGE, FIRST_STEP, MAX_GAIN = 0.015, 1e-3, 100.0
 UNTOUCHED = {"max_change": MAX_CHANGE, "first_step": FIRST_STEP, "max_gain": MAX_GAIN}
 
 
 def rule_of(mode: Any, estimator: Any, lists: Lists, **arguments: Any) -> StepSizes:
     """The mode's rule, with its arguments checked."""
-    if mode not in list(MODES):
+    if mode not in MODES:
         raise ValueError(
             f"`mode` should be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
         )
@@ -273,9 +341,7 @@ def rule_of(mode: Any, estimator: Any, lists: Lists, **arguments: Any) -> StepSi
                 f"`{name}` is an argument of {' and '.join(map(repr, TAKERS[name]))} only: "
                 f"{kind!r} has no use for it. Received: {name}={value!r}"
             )
-    if mode == "scale":
-        values = {"drift": kind == "drift", "max_change": None} | values
-    return MODES[mode](lists, **values)
+    return RULES[kind](lists, **values)
 
 
 def _rate(name: str, value: Any) -> float:
