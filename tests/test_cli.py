@@ -28,7 +28,7 @@ COMMAND = (
 PATIENCE = 300  # seconds until a process that does not answer is ended
 
 one_backend = pytest.mark.skipif(
-    BACKEND != "jax", reason="the backend makes no difference here; JAX stands for all"
+    BACKEND != "torch", reason="the backend makes no difference here; PyTorch stands for all"
 )
 WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by", "house"]
 

@@ -53,6 +53,9 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 """Name → factory that takes the optimizer's arguments."""
 
+TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "ftrl", "muon", "schedule_free_adamw"]
+"""Those that stand for all where trying all takes too long."""
+
 OWN = {
     **{
         name: OPTIMIZERS[name]

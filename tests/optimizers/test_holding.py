@@ -9,6 +9,7 @@ import finegrain as fg
 from optimizers.contract import (
     LEARNING_RATE,
     OPTIMIZERS,
+    TRIED,
     X,
     Y,
     apply,
@@ -29,9 +30,6 @@ from optimizers.contract import (
 
 BACKEND = keras.backend.backend()
 
-# Compiling each optimizer takes JAX and TensorFlow minutes: there those stand for all that have
-# other slots, other step state, or divide by the rate.
-TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "ftrl", "muon", "schedule_free_adamw"]
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS if BACKEND == "torch" else TRIED)
 
 

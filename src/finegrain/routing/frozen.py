@@ -78,6 +78,9 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
         - Losses that the layer adds in its call (activity regularizers) count once for each call;
           their gradient reaches the inputs alone. Losses on the weights themselves are not
           touched.
+        - In a TensorFlow graph without XLA, an update may overtake the reading of a weight on which
+          it does not depend: the graph optimizer loses their order, in any model that stops the
+          gradient of a weight which it reads for others. `frozen` keeps it.
         - The source subtracts (`inner_gradient_only`), which costs the discriminator one more
           backward pass to its weights.
     """
