@@ -46,29 +46,31 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
       \odot \operatorname{sign}(g_t)),\ 1/\text{max\_gain},\ \text{max\_gain}\bigr).$$
 
     `"scale"`, one number for all weights, for training from a learning rate that nobody tuned: it
-    grows while gradients agree with the way that the weights have come. With the way
-    $p_t = \rho\,(p_{t-1} + \delta_{t-1})$ and the cosine
-    $c_t = -\langle g_t, p_t \rangle / (|g_t|\, |p_t|)$ over all weights together,
+    grows while gradients agree with the way that the weights have come since the start. With this
+    way $p_t = \bigl(1 - \tfrac{1.5}{t + 15}\bigr)(p_{t-1} + \delta_{t-1})$, in which a step $s$
+    counts about like $(s/t)^{1.5}$, and the cosine $c_t = -\langle g_t, p_t \rangle / (|g_t|\,
+    |p_t|)$ over all weights together,
 
-    $$\log \nu_{t+1} = \log \nu_t + \gamma\, f(\bar c_t), \qquad
-      \bar c_t = 0.9\, \bar c_{t-1} + 0.1\, c_t,$$
+    $$\log \nu_{t+1} = \log \nu_t + \frac{\gamma}{t + 25} \operatorname{clip}\Bigl(
+      \frac{\langle c \rangle}{\sqrt{\langle c^2 \rangle}} + \kappa,\ -1,\ 1\Bigr),$$
 
-    where $f(c) = c$ for $c > 0$ and $c + \kappa$ for $c < -\kappa$; between, where the weights go
-    round in the noise of the gradients, $\nu$ falls slowly instead, like $(t + 100)^{-1/4}$. With
-    `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, for all $c_t$, and $p_t$ the
-    distance from a slow average of the weights. The first step is made so small that any learning
-    rate does for a start.
+    with averages $\langle \cdot \rangle$ over some 10 and some 100 steps: the derivative of the
+    loss by the log of all step sizes so far, beside its own noise. At a gradient of more than 2.5
+    usual ones $\nu$ shrinks instead, by the root of what is more and at most by half. With
+    `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, and $p_t$ the distance from
+    a slow average of the weights. The first step is made so small that any learning rate does for
+    a start.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
             learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
         mode: `"scale"`, `"product"` or `"sign"`.
-        gain_rate: The number $\gamma \ge 0$. By default 0.2 for `"scale"`, 0.1 for it with
+        gain_rate: The number $\gamma \ge 0$. By default 14 for `"scale"`, 0.1 for it with
             `"drift"`, and 0.01 for the others. That of `"product"` has the unit of one by a squared
             gradient: it fits one problem.
         estimator: For `"scale"`, `"alignment"` or `"drift"`.
-        memory: For `"scale"`, $\rho$ in [0, 1): 0.96 by default, 0.99 for `"drift"`.
-        tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.05 by default, 0.02 for `"drift"`.
+        memory: For `"drift"`, how much of the distance a step keeps, in [0, 1): 0.99 by default.
+        tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.4 by default, 0.02 for `"drift"`.
         max_change: For `"alignment"`, how large each step may be beside the weights, as a ratio of
             norms over all of them, or `None`.
         first_step: For `"scale"`, how large the first step may be, in the same way, or `None`.

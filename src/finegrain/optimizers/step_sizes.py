@@ -23,7 +23,7 @@ DELAY = 25.0
 # The step s counts in the way like (s / t)^WAY, once t is beyond the first ones.
 WAY, FIRST_ONES = 1.5, 15.0
 # A gradient of more than this many usual ones is a spike.
-SPIKE = 3.0
+SPIKE = 2.5
 
 
 class Step(NamedTuple):
@@ -296,7 +296,7 @@ RULES: dict[str, type[StepSizes]] = {
 }
 # What is taken where an argument is `None`.
 DEFAULTS: dict[str, dict[str, float]] = {
-    "alignment": {"gain_rate": 10.0, "tolerance": 0.3},
+    "alignment": {"gain_rate": 14.0, "tolerance": 0.4},
     "drift": {"gain_rate": 0.1, "memory": 0.99, "tolerance": 0.02},
     "product": {"gain_rate": 0.01},
     "sign": {"gain_rate": 0.01},
