@@ -93,23 +93,23 @@ def growths_of_drift(gradients, ways):
 
 def growths_of_alignment(gradients, ways):
     """The same of the other estimator, by averages that are written out."""
-    cosines, squares, growths = [], [], []
+    slopes, norms, growths = [], [], []
     for t, (g, p) in pairs(gradients, ways):
-        squares.append(g @ g)
-        if t == 0:
-            growths.append(0.0)
-            continue
-        cosines.append(cosine(g, p))
-        c = np.array(cosines)
-        mean = np.average(c, weights=0.9 ** np.arange(t)[::-1])
-        spread = np.sqrt(np.average(c**2, weights=0.99 ** np.arange(t)[::-1]))
-        growth = 14 / (t + 25) * np.clip(mean / spread + 0.4, -1, 1) if g.any() else 0.0
-        usual = squares[0]
-        for square in squares[:-1]:
-            usual = 0.95 * usual + 0.05 * square
-        if g @ g > 2.5**2 * usual:
-            excess = np.linalg.norm(g) / (2.5 * np.sqrt(usual))
-            growth = min(growth, 0) - np.log(min(excess, 4.0)) / 2
+        norm, growth = np.linalg.norm(g), 0.0
+        if t > 0:
+            slopes.append(cosine(g, p) * norm)
+            d = np.array(slopes)
+            mean = np.average(d, weights=0.9 ** np.arange(t)[::-1])
+            square = np.average(d**2, weights=0.99 ** np.arange(t)[::-1])
+            usual = norms[0] ** 2
+            for earlier in norms:
+                usual = 0.98 * usual + 0.02 * earlier**2
+            tolerance = 0.4 * max(1 - square / usual, 0)
+            growth = 20 / (t + 25) * np.clip(mean / np.sqrt(square) + tolerance, -1, 1)
+            excess = norm / (2.5 * np.sqrt(usual))
+            if excess > 1:
+                growth = min(growth, -np.log(min(excess, 4.0)) / 2)
+        norms.append(norm)
         growths.append(growth)
     return growths
 
@@ -140,7 +140,7 @@ def scale_reference(gradients, start, rate, estimator):
         if not drift:
             log = min(log, unit + np.log(0.015))
         move = -rate * np.exp(log) * g
-        way = 0.99 * (way + move) if drift else (1 - 1.5 / (t + 15)) * (way - g)
+        way = 0.99 * (way + move) if drift else (1 - 1 / (t + 15)) * (way - g)
         theta = theta + move
         out.append(theta)
     return np.array(out), rate * np.exp(log)
@@ -168,7 +168,7 @@ class TestScale:
         assert np.abs(np.diff(expected, axis=0)).max() > 5 * np.abs(expected[0] - 1).max()
 
     def test_a_spike_halves_the_scale_at_most(self):
-        """However large the gradient is; infinite ones, and what is usual, leave no trace."""
+        """However large the gradient is."""
         gradients = np.random.default_rng(4).normal(size=(20, 3))
         optimizer = AdaptiveStepSize(optimizers.Adam(1e-2), first_step=None, max_change=None)
         (weight,) = variables(w=np.ones(3))
@@ -177,6 +177,20 @@ class TestScale:
             apply(optimizer, [weight], [gradient])
             rates.append(rate_of(optimizer))
         np.testing.assert_allclose(rates[-1], rates[-2] / 2, rtol=1e-5)
+
+    def test_an_infinite_gradient_that_is_clipped_leaves_no_trace(self):
+        """The step is finite, the raw gradient is none to learn from."""
+        clipped = fg.PerWeight(optimizers.SGD(1e-2), [fg.Rule(".", gradient=fg.gradients.Sign())])
+        optimizer = AdaptiveStepSize(clipped, max_change=None)
+        random, rates = np.random.default_rng(4), []
+        (weight,) = variables(w=np.ones(3))
+        for step in range(40):
+            gradient = random.normal(size=3) + 1
+            apply(optimizer, [weight], [np.full(3, np.inf) if step == 10 else gradient])
+            rates.append(rate_of(optimizer))
+        assert np.isfinite(values([weight])[0]).all()
+        assert rates[10] == rates[9]
+        assert rates[-1] > 1.2 * rates[10]
 
     def test_gradients_after_a_pause(self):
         """Gradients of 0 change nothing, and the first one after them is no spike to fear."""
@@ -192,18 +206,16 @@ class TestScale:
         assert rates[65] > 0.49 * rates[64]
 
     def test_learning_rates_of_seven_decades(self):
-        """From 1e-6 to 1 a model ends about as low as at the best of three rates of plain Adam."""
-        x, y = np.tile(X, (300, 1)), np.tile(Y, (300, 1))
-
-        def end(optimizer):
-            model = built_fast(optimizer)
+        """From 1e-6 to 1 a model ends alike, where Adam itself is anything from still to lost."""
+        start = float(built_fast("sgd").evaluate(X, Y, verbose=0))
+        ends = []
+        x, y = np.tile(X, (150, 1)), np.tile(Y, (150, 1))
+        for rate in (1e-6, 1e-3, 1.0):
+            model = built_fast(AdaptiveStepSize(optimizers.Adam(rate)))
             model.fit(x, y, batch_size=8, verbose=0, shuffle=False)
-            return float(model.evaluate(X, Y, verbose=0))
-
-        best = min(end(optimizers.Adam(rate)) for rate in (1e-3, 1e-2, 1e-1))
-        ends = [end(AdaptiveStepSize(optimizers.Adam(rate))) for rate in (1e-6, 1e-3, 1.0)]
-        assert max(ends) < 1.15 * best
-        assert max(ends) < 1.4 * min(ends)
+            ends.append(float(model.evaluate(X, Y, verbose=0)))
+        assert max(ends) < 0.35 * start
+        assert max(ends) < 1.25 * min(ends)
 
     def test_no_gradient_no_growth(self):
         """Where nothing is to be learned any more, steps do not grow without bound."""
@@ -232,6 +244,7 @@ class TestScale:
     def test_weight_decay_is_no_part_of_the_signal(self):
         """The scale is that of training without decay, if the gradients are."""
         gradients = np.random.default_rng(1).normal(size=(40, 3)) + 0.3
+        # Without bounds a larger gain would lead weights out of the precision of float32.
         free = {"gain_rate": 2.0, "first_step": None, "max_change": None}
         plain = AdaptiveStepSize(optimizers.SGD(0.1), **free)
         decayed = AdaptiveStepSize(optimizers.SGD(0.1, weight_decay=0.5), **free)

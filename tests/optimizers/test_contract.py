@@ -29,8 +29,10 @@ from optimizers.contract import (
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 # JAX and TensorFlow compile for minutes: there some stand for all that have other slots, other step
 # state, or divide by the rate.
-COMPILED = OPTIMIZERS if keras.backend.backend() == "torch" else TRIED
-EXAMPLES = OPTIMIZERS if keras.backend.backend() == "torch" else ["adam", "muon"]
+BACKEND = keras.backend.backend()
+LIBRARY = ["adaptive_moments", "adax", "exponentiated_gradient", "adaptive_step_size"]
+COMPILED = OPTIMIZERS if BACKEND == "torch" else [*TRIED, *LIBRARY]
+EXAMPLES = OPTIMIZERS if BACKEND == "torch" else ["adam", "muon", *LIBRARY]
 
 
 def clipped_accumulated_averaged():

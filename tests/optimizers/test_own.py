@@ -76,9 +76,7 @@ def test_rosenbrock(name):
     if name == "exponentiated_gradient":
         optimizer = OWN[name](learning_rate=1e-3)
     x, y = minimized(optimizer, gradient, [0.25, 1.5], 3000)
-    # A scale that is learned comes down slowly from what the way to the valley called for.
-    bound = 0.5 if name == "adaptive_step_size_scale" else 0.05
-    assert (1 - x) ** 2 + 100 * (y - x**2) ** 2 < bound
+    assert (1 - x) ** 2 + 100 * (y - x**2) ** 2 < 0.05
 
 
 @every_optimizer

@@ -15,15 +15,14 @@ from finegrain.optimizers.lists import Lists, Tensors
 # Of the exponent: exp of more is no float32.
 LARGEST = 80.0
 TINY = 1e-30
-# How much of the average of past gradients and cosines, of squared cosines, and of squared
-# gradients a step keeps.
-SMOOTHING, SPREAD, USUAL = 0.9, 0.99, 0.95
-# A scale changes by at most gain_rate / (t + DELAY).
-DELAY = 25.0
-# The step s counts in the way like (s / t)^WAY, once t is beyond the first ones.
-WAY, FIRST_ONES = 1.5, 15.0
-# A gradient of more than this many usual ones is a spike.
-SPIKE = 2.5
+# How much of an average a step keeps: of gradients and slopes, of squared slopes and of squared
+# gradients.
+SMOOTHING, SPREAD, USUAL = 0.9, 0.99, 0.98
+# A scale changes by at most gain_rate / (t + DELAY), but for a spike: more than so many times the
+# usual gradient.
+DELAY, SPIKE = 25.0, 2.5
+# The step s counts in the way like s / t, once t is beyond the first ones.
+FIRST_ONES = 15.0
 
 
 class Step(NamedTuple):
@@ -248,42 +247,53 @@ class Drift(Scale):
 
 
 class Alignment(Scale):
-    """By the cosine with the way from the start, beside its own spread; back at a spike."""
+    """By the slope along the way from the start, beside its own spread; back at a spike."""
 
-    numbers = ("log_scale", "mean_cosine", "mean_square_cosine", "mean_square_gradient")
+    numbers = ("log_scale", "mean_slope", "mean_square_slope", "mean_square_gradient")
 
     def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
-        """The share of γ / (t + DELAY) that the cosines are worth, or the answer to a spike."""
+        """The share of γ / (t + DELAY) that the slope is worth, or the answer to a spike."""
         if not self.gain_rate:
             return ops.zeros_like(gradient)
-        _, *averages, usual = step.numbers
         taken = ops.cast(step.taken, "float32")
-        mean = SMOOTHING * averages[0] + (1 - SMOOTHING) * cosine
-        square = SPREAD * averages[1] + (1 - SPREAD) * cosine * cosine
-        for average, value in zip(averages, (mean, square), strict=True):
-            average.assign(value)
-        # As averages begin with 0, the sum of their weights is not 1 at first.
+        slope = ops.where(known, cosine * gradient, 0.0)
+        mean = _averaged(step.numbers[1], slope, SMOOTHING)
+        square = _averaged(step.numbers[2], slope * slope, SPREAD)
+        # As they begin with 0, the sum of their weights is not 1 at first.
         count = ops.maximum(taken, 1.0)
-        mean = mean / (1 - SMOOTHING**count)
-        spread = ops.sqrt(square / (1 - SPREAD**count))
-        share = ops.clip(mean / (spread + TINY) + self.tolerance, -1.0, 1.0)
+        mean, square = mean / (1 - SMOOTHING**count), square / (1 - SPREAD**count)
+        usual = self._usual(step.numbers[3], gradient)
+        # Noise has many directions and leaves little along the way. Where that is most of the
+        # gradient, weights swing round a minimum, and there is nothing to tolerate.
+        tolerance = self.tolerance * ops.maximum(1 - square / (usual * usual + TINY), 0.0)
+        share = ops.clip(mean / (ops.sqrt(square) + TINY) + tolerance, -1.0, 1.0)
         growth = ops.where(known, self.gain_rate / (taken + DELAY) * share, 0.0)
-        excess = self._excess(gradient, usual)
-        return ops.where(excess > 0, ops.minimum(growth, 0.0) - excess / 2, growth)
+        excess = ops.log(gradient / (SPIKE * usual + TINY))
+        excess = ops.where(ops.isfinite(gradient), ops.clip(excess, 0.0, math.log(4.0)), 0.0)
+        return ops.where(excess > 0, ops.minimum(growth, -excess / 2), growth)
 
-    def _excess(self, gradient: Any, usual: Any) -> Any:
-        """The log of the gradient by SPIKE usual ones, between 0 and log 4; keeps the usual one."""
-        square, kept = gradient * gradient, ops.convert_to_tensor(usual)
-        before = ops.where(kept > 0, kept, square)
-        excess = ops.log(gradient / (SPIKE * ops.sqrt(before) + TINY))
-        finite = ops.isfinite(square)
-        usual.assign(ops.where(finite, USUAL * before + (1 - USUAL) * square, kept))
-        return ops.where(finite, ops.clip(excess, 0.0, math.log(4.0)), 0.0)
+    def _usual(self, mean_square: Any, gradient: Any) -> Any:
+        """The usual norm of a gradient, as it was before this one; this one's if it is the first.
+
+        An infinite one leaves no trace: a clipped step may come of it.
+        """
+        before, now = ops.convert_to_tensor(mean_square), gradient * gradient
+        finite = ops.isfinite(now)
+        before = ops.where(ops.logical_and(finite, ops.equal(before, 0)), now, before)
+        mean_square.assign(ops.where(finite, USUAL * before + (1 - USUAL) * now, before))
+        return ops.sqrt(before)
 
     def go_on(self, step: Step, moves: list[Any]) -> None:
         """Adds the step at rate 1: in its own size the way would turn as soon as it shrinks."""
         taken = ops.cast(step.taken, "float32")
-        self.lists.accumulate(step.first, step.steps, 1 - WAY / (taken + FIRST_ONES))
+        self.lists.accumulate(step.first, step.steps, 1 - 1 / (taken + FIRST_ONES))
+
+
+def _averaged(average: Any, value: Any, keep: float) -> Any:
+    """What the average becomes by the value; it is assigned."""
+    value = keep * ops.convert_to_tensor(average) + (1 - keep) * value
+    average.assign(value)
+    return value
 
 
 MODES = ("scale", "product", "sign")
@@ -296,7 +306,7 @@ RULES: dict[str, type[StepSizes]] = {
 }
 # What is taken where an argument is `None`.
 DEFAULTS: dict[str, dict[str, float]] = {
-    "alignment": {"gain_rate": 14.0, "tolerance": 0.4},
+    "alignment": {"gain_rate": 20.0, "tolerance": 0.4},
     "drift": {"gain_rate": 0.1, "memory": 0.99, "tolerance": 0.02},
     "product": {"gain_rate": 0.01},
     "sign": {"gain_rate": 0.01},
