@@ -29,7 +29,11 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "adam": lambda: keras.optimizers.Adam(0.05),
     "adax": lambda: fg.optimizers.AdaX(0.2),
     "step_size": lambda: fg.optimizers.AdaptiveStepSize(
-        keras.optimizers.Adam(0.05), first_step=None, max_change=None
+        # With a scale that learns faster, weights go far, and rounding errors grow on the way.
+        keras.optimizers.Adam(0.05),
+        gain_rate=2.0,
+        first_step=None,
+        max_change=None,
     ),
     "sgd_clipped": lambda: keras.optimizers.SGD(0.2, momentum=0.9, global_clipnorm=0.5),
 }

@@ -47,17 +47,17 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     `"scale"`, one number for all weights, for training from a learning rate that nobody tuned: it
     grows while gradients agree with the way that the weights have come since the start. With this
-    way $p_t = \bigl(1 - \tfrac{1}{t + 15}\bigr)(p_{t-1} + \delta_{t-1})$, in which step $k$
-    counts about like $k/t$, and the slope $d_t = -\langle g_t, p_t \rangle / |p_t|$, over all
-    weights together,
+    way $p_t = \bigl(1 - \tfrac{1.5}{t + 15}\bigr)(p_{t-1} + \delta_{t-1})$, in which step $k$
+    counts about like $(k/t)^{1.5}$, and the slope $d_t = -\langle g_t, p_t \rangle / |p_t|$, over
+    all weights together,
 
     $$\log \nu_{t+1} = \log \nu_t + \frac{\gamma}{t + 25} \operatorname{clip}\Bigl(
       \frac{\langle d \rangle}{\sqrt{\langle d^2 \rangle}} +
       \kappa \Bigl(1 - \frac{\langle d^2 \rangle}{\langle |g|^2 \rangle}\Bigr),\ -1,\ 1\Bigr).$$
 
-    The first term is the derivative of the loss by the log of all step sizes so far, beside its own
-    noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more than
-    2.5 usual ones $\nu$ shrinks instead, by the root of what is more and at most by half. With
+    The first term is by how much the loss would fall, had the steps so far been larger, beside its
+    own noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more
+    than 2.5 usual ones $\nu$ shrinks instead, by the root of what is more and at most by half. With
     `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, where $p_t$ is the distance
     from a slow average of the weights and $c_t = d_t / |g_t|$. The first step is made so small
     that any learning rate does for a start.

@@ -21,8 +21,8 @@ SMOOTHING, SPREAD, USUAL = 0.9, 0.99, 0.98
 # A scale changes by at most gain_rate / (t + DELAY), but for a spike: more than so many times the
 # usual gradient.
 DELAY, SPIKE = 25.0, 2.5
-# The step s counts in the way like s / t, once t is beyond the first ones.
-FIRST_ONES = 15.0
+# The step s counts in the way like (s / t) ** FADING, once t is beyond the first ones.
+FADING, FIRST_ONES = 1.5, 15.0
 
 
 class Step(NamedTuple):
@@ -286,7 +286,7 @@ class Alignment(Scale):
     def go_on(self, step: Step, moves: list[Any]) -> None:
         """Adds the step at rate 1: in its own size the way would turn as soon as it shrinks."""
         taken = ops.cast(step.taken, "float32")
-        self.lists.accumulate(step.first, step.steps, 1 - 1 / (taken + FIRST_ONES))
+        self.lists.accumulate(step.first, step.steps, 1 - FADING / (taken + FIRST_ONES))
 
 
 def _averaged(average: Any, value: Any, keep: float) -> Any:
