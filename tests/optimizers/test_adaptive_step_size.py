@@ -106,7 +106,7 @@ def growths_of_alignment(gradients, ways, gain_rate=20):
                 usual = 0.98 * usual + 0.02 * earlier**2
             tolerance = 0.4 * max(1 - square / usual, 0)
             growth = gain_rate / (t + 25) * np.clip(mean / np.sqrt(square) + tolerance, -1, 1)
-            excess = norm / (2.5 * np.sqrt(usual))
+            excess = norm / (2.25 * np.sqrt(usual))
             if excess > 1:
                 growth = min(growth, -np.log(min(excess, 4.0)) / 2)
         norms.append(norm)

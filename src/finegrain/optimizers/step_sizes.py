@@ -20,7 +20,7 @@ TINY = 1e-30
 SMOOTHING, SPREAD, USUAL = 0.9, 0.99, 0.98
 # A scale changes by at most gain_rate / (t + DELAY), but for a spike: more than so many times the
 # usual gradient.
-DELAY, SPIKE = 25.0, 2.5
+DELAY, SPIKE = 25.0, 2.25
 # The step s counts in the way like (s / t) ** FADING, once t is beyond the first ones.
 FADING, FIRST_ONES = 1.5, 15.0
 
