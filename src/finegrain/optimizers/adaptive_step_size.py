@@ -57,7 +57,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     The first term is by how much the loss would fall, had the steps so far been larger, beside its
     own noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more
-    than 2.25 usual ones $\nu$ shrinks instead, by the root of what is more and at most by half. With
+    than 2.25 usual ones $\nu$ shrinks instead, by the root of what is more, at most by half. With
     `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, where $p_t$ is the distance
     from a slow average of the weights and $c_t = d_t / |g_t|$. The first step is made so small
     that any learning rate does for a start.
