@@ -18,10 +18,13 @@ from finegrain.selection import (
     Selector,
     checked_selectors,
     exactly,
+    is_variable,
     label,
     no_weight_selected,
     portable,
     select,
+    select_moved,
+    weight_path,
 )
 from finegrain.template import SHARED_ARGUMENTS, Template
 
@@ -117,6 +120,11 @@ class Rule:
         if trainable is not None and not isinstance(trainable, (bool, np.bool_)):
             raise TypeError(f"`trainable` should be True or False. Received: {trainable!r}")
         self.trainable = None if trainable is None else bool(trainable)
+        # Whether a multiplier that becomes 0 holds the weights. One that is 1 is left out of the
+        # step, which a rule that never holds should not change.
+        self.may_hold = trainable is not None or self.learning_rate_multiplier != 1.0
+        # What `set_multiplier` has made of a rule that says `trainable` only.
+        self.scale = 1.0
         if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
             raise ValueError(
                 "A Rule with `trainable=True` and a learning rate of 0 contradicts itself: leave "
@@ -140,10 +148,11 @@ class Rule:
 
     def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
         """The rule with exact paths in the place of functions, which select just `variables`."""
-        if all(isinstance(s, (str, keras.Variable, keras.layers.Layer)) for s in self.selectors):
+        known = (str, keras.layers.Layer)
+        if all(isinstance(s, known) or is_variable(s) for s in self.selectors):
             return self
         rule = copy.copy(self)
-        rule.selectors = [exactly([variable.path for variable in variables])]
+        rule.selectors = [exactly([weight_path(variable) for variable in variables])]
         return rule
 
     def _named(self) -> dict[str, Any]:
@@ -174,6 +183,9 @@ class Rule:
             "name": self.name if self.is_named else None,
             # What it is called by default, which exact paths would not tell.
             "label": self.name,
+            # What a number that has changed since does not tell.
+            "may_hold": self.may_hold,
+            "scale": self.scale,
         }
 
     @classmethod
@@ -187,12 +199,23 @@ class Rule:
                 return keras.saving.deserialize_keras_object(value, custom_objects)
             return value
 
-        arguments = {key: restored(value) for key, value in config.items() if key != "label"}
+        kept = ("label", "may_hold", "scale")
+        arguments = {key: restored(value) for key, value in config.items() if key not in kept}
         for key in ("weights", "gradient"):
             if isinstance(arguments.get(key), (list, tuple)):
                 arguments[key] = [restored(item) for item in arguments[key]]
-        rule = cls(**arguments)
+        trainable = arguments.pop("trainable", None)
+        rates = (arguments.get("learning_rate_multiplier"), arguments.get("learning_rate"))
+        if trainable and 0.0 in rates:
+            # Held by its rate since it was made, in which it would contradict itself.
+            rule = cls(**arguments)
+            rule.trainable = trainable
+        else:
+            rule = cls(**arguments, trainable=trainable)
+        # Files of the first release have the label alone.
         rule.name = config.get("label", rule.name)
+        rule.may_hold = config.get("may_hold", rule.may_hold)
+        rule.scale = config.get("scale", rule.scale)
         return rule
 
     def __repr__(self) -> str:
@@ -282,9 +305,17 @@ def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
 
 
 def select_weights(
-    rules: Sequence[Rule], variables: Sequence[keras.Variable]
+    rules: Sequence[Rule],
+    variables: Sequence[keras.Variable],
+    problems: list[str] | None = None,
 ) -> list[tuple[int, ...]]:
     """Indices of the rules that select each of `variables`, in order.
+
+    Args:
+        rules: The rules.
+        variables: The weights.
+        problems: For rules that come from a file. Their selectors may then mean weights whose
+            paths Keras has shortened since, and what is wrong is written here, not raised.
 
     Raises:
         ValueError: for the first selector that means none of them: it would do nothing.
@@ -295,8 +326,13 @@ def select_weights(
         means = [False] * len(variables)
         for selector in rule.selectors:
             found = select(selector, variables)
+            if problems is not None and isinstance(selector, str):
+                found = select_moved(selector, variables, found)
             if not any(found):
-                raise ValueError(f"{rule!r}: {no_weight_selected(selector, variables)}")
+                problem = f"{rule!r}: {no_weight_selected(selector, variables)}"
+                if problems is None:
+                    raise ValueError(problem)
+                problems.append(problem)
             means = [a or b for a, b in zip(means, found, strict=True)]
         for position, meant in enumerate(means):
             if meant:

@@ -18,7 +18,7 @@ def checked_selectors(weights: Any) -> list[Selector]:
     """`weights` as a list of selectors, or an error that says what selects weights."""
     selectors = list(weights) if isinstance(weights, (list, tuple)) else [weights]
     for selector in selectors:
-        known = isinstance(selector, (str, keras.Variable)) or callable(selector)
+        known = isinstance(selector, str) or is_variable(selector) or callable(selector)
         if not known or isinstance(selector, type):
             raise TypeError(
                 "A Rule selects weights by a regular expression on their paths, a layer or model, "
@@ -46,8 +46,8 @@ def label(selector: Selector) -> str:
     """What a selector is called in tables."""
     if isinstance(selector, str):
         return selector
-    if isinstance(selector, keras.Variable):
-        return selector.path
+    if is_variable(selector):
+        return weight_path(selector)
     if isinstance(selector, keras.layers.Layer):
         return selector.name
     return getattr(selector, "__name__", type(selector).__name__)
@@ -56,8 +56,8 @@ def label(selector: Selector) -> str:
 def select(selector: Selector, variables: Sequence[keras.Variable]) -> list[bool]:
     """Whether `selector` means each of `variables`."""
     if isinstance(selector, str):
-        return [re.search(selector, variable.path) is not None for variable in variables]
-    if isinstance(selector, keras.Variable):
+        return [re.search(selector, weight_path(variable)) is not None for variable in variables]
+    if is_variable(selector):
         return [variable is selector for variable in variables]
     if isinstance(selector, keras.layers.Layer):
         own = {id(variable) for variable in selector.variables}
@@ -67,17 +67,83 @@ def select(selector: Selector, variables: Sequence[keras.Variable]) -> list[bool
         if not isinstance(answer, (bool, np.bool_)):
             raise TypeError(
                 "A function that selects weights should take a variable and return True or False. "
-                f"Received: {answer!r} from {label(selector)} for {variable.path!r}"
+                f"Received: {answer!r} from {label(selector)} for {weight_path(variable)!r}"
             )
     return [bool(answer) for answer in answers]
+
+
+def select_moved(
+    pattern: str, variables: Sequence[keras.Variable], found: Sequence[bool]
+) -> list[bool]:
+    """What `pattern` means in a model that was loaded, where it may have lost the paths it names.
+
+    Keras builds a Sequential or subclassed model anew when it loads it, and its weights' paths then
+    begin without the model's name: `sequential/head/kernel` becomes `head/kernel`. So a path
+    means also what is left of it, and a pattern what it would find with the names put back that
+    it speaks of and no path has any longer. Where two weights came to one path, neither is meant.
+
+    Args:
+        pattern: A regular expression.
+        variables: The weights of the loaded model.
+        found: Whether `pattern` finds each of them as it is.
+    """
+    paths = [weight_path(variable) for variable in variables]
+    listed = _listed_paths(pattern)
+    if listed is not None:
+        meant = {_rest_of(saved, paths) for saved in listed if saved not in paths}
+    else:
+        names = {name for path in paths for name in path.split("/")}
+        lost = [name for name in re.findall(r"([\w.\-]+)/", pattern) if name not in names]
+        meant = {p for p in paths for name in lost if re.search(pattern, f"{name}/{p}")}
+    return [
+        known or (path in meant and paths.count(path) == 1)
+        for path, known in zip(paths, found, strict=True)
+    ]
+
+
+def _listed_paths(pattern: str) -> list[str] | None:
+    """The paths of a pattern that `exactly` made, or `None` for any other."""
+    if not (pattern.startswith("^(") and pattern.endswith(")$")):
+        return None
+    paths = [re.sub(r"\\(.)", r"\1", part) for part in pattern[2:-2].split("|")]
+    return paths if exactly(paths) == pattern else None
+
+
+def _rest_of(saved: str, paths: Sequence[str]) -> str | None:
+    """Which of `paths` is the path `saved` without what it began with, or with another beginning.
+
+    The latter where all paths begin with one name: the model's, which may have changed.
+    """
+    rests = [path for path in paths if f"/{saved}".endswith(f"/{path}")]
+    if not rests and len({path.partition("/")[0] for path in paths}) == 1:
+        rest = saved.partition("/")[2]
+        rests = [path for path in paths if rest and path.partition("/")[2] == rest]
+    return max(rests, key=len, default=None)
+
+
+def weight_path(variable: Any) -> str:
+    """The path of a Keras variable; of a plain TensorFlow variable, its name."""
+    path = getattr(variable, "path", None)
+    return variable.name.partition(":")[0] if path is None else path
+
+
+def is_variable(value: Any) -> bool:
+    """Whether `value` is a weight that Keras's optimizers take."""
+    if isinstance(value, keras.Variable):
+        return True
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(value, tf.Variable)
 
 
 def portable(selector: Selector) -> Any:
     """The selector as it can stand in a config: layers and variables by their exact paths."""
     if isinstance(selector, str):
         return selector
-    if isinstance(selector, keras.Variable):
-        return exactly([selector.path])
+    if is_variable(selector):
+        return exactly([weight_path(selector)])
     if isinstance(selector, keras.layers.Layer):
         paths = [variable.path for variable in selector.variables]
         return exactly(paths) if paths else rf"(^|/){re.escape(selector.name)}(/|$)"
@@ -92,7 +158,7 @@ def exactly(paths: Sequence[str]) -> str:
 
 def no_weight_selected(selector: Selector, variables: Sequence[keras.Variable]) -> str:
     """Why a selector that means none of `variables` is an error, and the cure."""
-    paths = [variable.path for variable in variables]
+    paths = [weight_path(variable) for variable in variables]
     if isinstance(selector, keras.layers.Layer):
         if not selector.weights and not selector.built:
             why = "has no weights yet: build it first, for example by calling its model on data"
@@ -103,8 +169,8 @@ def no_weight_selected(selector: Selector, variables: Sequence[keras.Variable]) 
         else:
             why = "is not part of this model"
         what = f"the layer {selector.name!r} {why}"
-    elif isinstance(selector, keras.Variable):
-        what = f"the variable {selector.path!r} is not a trainable weight of this model"
+    elif is_variable(selector):
+        what = f"the variable {weight_path(selector)!r} is not a trainable weight of this model"
     elif isinstance(selector, str):
         what = f"the expression {selector!r} selects no trainable weight"
     else:

@@ -57,25 +57,48 @@ class Template:
         return self.optimizer.__class__.__name__
 
     @property
+    def hyperparameters(self) -> set[str]:
+        """The names of the arguments that belong to each weight's step, such as `beta_1`."""
+        others = {*SHARED_ARGUMENTS, "learning_rate", "name"}
+        return {
+            name for name in self.config if name not in others and hasattr(self.optimizer, name)
+        }
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({self.learning_rate!r})"
+
+    @property
     def learning_rate(self) -> Any:
         """A float, a schedule or a function, as it was given."""
         rate = self.config["learning_rate"]
         return rate if isinstance(rate, float) else self.optimizer._learning_rate
+
+    def set(self, name: str, value: Any) -> None:
+        """Sets one of the hyperparameters."""
+        setattr(self.optimizer, name, value)
+        self.config[name] = value
 
     def shared_arguments(self) -> dict[str, Any]:
         """Those of its arguments that belong to all weights together."""
         return {key: self.config.get(key, value) for key, value in SHARED_ARGUMENTS.items()}
 
     def make(
-        self, learning_rate: Callable[[], Any], weight_decay: float | None = None
+        self,
+        learning_rate: Callable[[], Any],
+        weight_decay: float | None = None,
+        *,
+        name: str | None = None,
     ) -> keras.optimizers.Optimizer:
         """A new optimizer like this one, but for its learning rate and what is shared.
 
         Args:
             learning_rate: Gives the rate at each step.
             weight_decay: Takes the place of its own, with all that was excluded from it.
+            name: Its name; by default this one's.
         """
         config = dict(self.config)
+        if name is not None and "name" in config:
+            config["name"] = name
         config |= {key: value for key, value in SHARED_ARGUMENTS.items() if key in config}
         config["learning_rate"] = learning_rate
         undecayed = "weight_decay" in config and config["weight_decay"] is None

@@ -10,6 +10,8 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from finegrain.selection import weight_path
+
 
 class GradientTransform(ABC):
     r"""Changes the gradients of the weights that its rule selects.
@@ -148,7 +150,7 @@ def transformed(
     for result, gradient, variable in zip(results, gradients, variables, strict=True):
         if result is None:
             raise ValueError(
-                f"{transform.label} should return a tensor for {variable.path!r}; for no gradient "
+                f"{transform.label} should return a tensor for {weight_path(variable)!r}; for no gradient "
                 "return zeros, and to hold the weight use Rule(..., trainable=False). "
                 "Received: None"
             )
@@ -156,7 +158,7 @@ def transformed(
         if tuple(tensor.shape) != tuple(variable.shape):
             raise ValueError(
                 f"{transform.label} should return a gradient of shape {tuple(variable.shape)} for "
-                f"{variable.path!r}. Received: shape {tuple(tensor.shape)}"
+                f"{weight_path(variable)!r}. Received: shape {tuple(tensor.shape)}"
             )
         checked.append(tensor)
     return checked

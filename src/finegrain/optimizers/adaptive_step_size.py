@@ -167,7 +167,13 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         }
         lists = of_backend()
         rule = rule_of(mode, lists=lists, **self.arguments)
-        self._state = _State(optimizer, _at_rate_one(optimizer, template), rule, lists)
+        self._state = _State(optimizer, self._at_rate_one(optimizer, template), rule, lists)
+
+    def _at_rate_one(self, optimizer: Any, template: Template) -> Any:
+        """A new optimizer like the given one, without what belongs to the whole."""
+        name = f"{self.name}_{template.config.get('name', template.kind)}"
+        inner = template.make(_one, weight_decay=0.0, name=name)
+        return optimizer._round(inner) if isinstance(optimizer, PerWeight) else inner
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the state of the given optimizer and of the step sizes of `variables`."""
@@ -221,7 +227,6 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             before = lists.copies(variables)
             taken = ops.copy(ops.convert_to_tensor(inner._iterations))
             if isinstance(inner, PerWeight):
-                inner._take_notice_of_the_compiler(grads)
                 inner._state.book.begin_step()
             inner._backend_apply_gradients(list(grads), variables)
             count_one(inner._iterations)
@@ -260,11 +265,15 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
-        given = self._state.given
+        given, inner = self._state.given, self._state.inner
+        if isinstance(given, PerWeight):
+            optimizer = keras.saving.serialize_keras_object(given)
+            # What is known of the weights, and may have changed since, is with the one at work.
+            optimizer["config"] |= inner._config_of_rules()
+        else:
+            optimizer = Template(given).serialize()
         return super().get_config() | {
-            "optimizer": keras.saving.serialize_keras_object(given)
-            if isinstance(given, PerWeight)
-            else Template(given).serialize(),
+            "optimizer": optimizer,
             "mode": self.mode,
             **self.arguments,
         }
@@ -291,15 +300,6 @@ class _State:
         self.inner = inner
         self.rule = rule
         self.lists = lists
-
-
-def _at_rate_one(optimizer: Any, template: Template) -> Any:
-    """A new optimizer like the given one, without what belongs to the whole."""
-    inner = template.make(_one, weight_decay=0.0)
-    if isinstance(optimizer, PerWeight):
-        rules = [live.rule for live in optimizer._state.book.rules]
-        return PerWeight(inner, rules, name=optimizer.name)
-    return inner
 
 
 def _one() -> float:

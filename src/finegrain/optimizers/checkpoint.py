@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.selection import weight_path
+
 Place = tuple[str, list[int]]
 """(unique path, shape) of a weight."""
 
@@ -31,9 +33,9 @@ def places(variables: Sequence[keras.Variable]) -> list[Place]:
     seen: Counter[str] = Counter()
     result: list[Place] = []
     for variable in variables:
-        seen[variable.path] += 1
-        count = seen[variable.path]
-        path = variable.path if count == 1 else f"{variable.path}#{count}"
+        path = weight_path(variable)
+        seen[path] += 1
+        path = path if seen[path] == 1 else f"{path}#{seen[path]}"
         result.append((path, [int(size) for size in variable.shape]))
     return result
 
@@ -45,7 +47,8 @@ def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int,
     match. But paths change when a model is built again: Keras counts the layers that it names
     through the process, and `Bidirectional` loses its name from its weights' paths on loading.
     So models that agree in order, but for such counts, match in order; in others, equal paths
-    match first, and then in order what agrees in number, shapes and last names.
+    match first, and then in order what agrees in number, shapes and last names. Where other
+    weights are trained than were, those match that are alike, but for counts, and as many.
     """
     if {path for path, _ in saved} != {path for path, _ in weights} and [
         _uncounted(place) for place in saved
@@ -61,8 +64,20 @@ def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int,
     rest = [index for index in range(len(weights)) if index not in matches]
     rest_saved = [index for index in range(len(saved)) if index not in taken]
     if [_kind(weights[index]) for index in rest] == [_kind(saved[index]) for index in rest_saved]:
-        matches |= dict(zip(rest, rest_saved, strict=True))
+        return matches | dict(zip(rest, rest_saved, strict=True))
+    alike = _by_kind(rest_saved, saved)
+    for kind, members in _by_kind(rest, weights).items():
+        if len(members) == len(alike.get(kind, [])):
+            matches |= dict(zip(members, alike[kind], strict=True))
     return matches
+
+
+def _by_kind(indices: Sequence[int], places: Sequence[Place]) -> dict[str, list[int]]:
+    """The indices of places of the same path, but for counts, and of the same shape."""
+    result: dict[str, list[int]] = {}
+    for index in indices:
+        result.setdefault(repr(_uncounted(places[index])), []).append(index)
+    return result
 
 
 def _uncounted(place: Place) -> tuple[str, list[int]]:
@@ -94,46 +109,56 @@ def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> No
         store[f"{key(path)}:place"] = np.array([index, *shape], "int64")
 
 
-def load(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> dict[str, bool]:
-    """Fills `state` from `store`: {name of each variable: whether it was there and fitted}."""
-    names = set(store.keys())
-    saved_as = _saved_keys(store, names, weights)
-    sources: dict[int, list[str]] = {}
-    variables: dict[int, tuple[str, keras.Variable]] = {}
-    for name, variable in state:
-        weight, colon, slot = name.partition(":")
-        source = f"{saved_as.get(weight, weight)}:{slot}" if colon else name
-        variables.setdefault(id(variable), (path_of(name), variable))
-        sources.setdefault(id(variable), []).append(source)
+class Saved:
+    """A store as today's weights see it, under their own paths.
 
-    def steps(source: str) -> float:
-        # What several weights share is taken from the one that has learned longest: a weight
-        # that was held has counted fewer steps than the momenta beside it.
-        count = f"{source.partition(':')[0]}:step:iterations"
-        return float(np.asarray(store[count])) if count in names else -1.0
+    Args:
+        store: What `save` has filled.
+        weights: The weights of today's optimizer.
+    """
 
-    filled: dict[str, bool] = {}
-    for label, variable in variables.values():
-        fitting = [
-            source
-            for source in sources[id(variable)]
-            if source in names and tuple(store[source].shape) == tuple(variable.shape)
-        ]
-        filled[label] = bool(fitting)
-        if fitting:
-            source = max(fitting, key=steps) if len(fitting) > 1 else fitting[0]
-            variable.assign(np.asarray(store[source]))
-    return filled
+    def __init__(self, store: Any, weights: Sequence[keras.Variable]) -> None:
+        self._store = store
+        self.names = set(store.keys())
+        saved_places = {
+            name.removesuffix(":place"): [int(size) for size in np.asarray(store[name])]
+            for name in self.names
+            if name.endswith(":place")
+        }
+        saved = sorted(saved_places, key=lambda name: saved_places[name][0])
+        today = places(weights)
+        matches = match_weights([(path_of(name), saved_places[name][1:]) for name in saved], today)
+        self._saved_as = {key(today[i][0]): saved[match] for i, match in matches.items()}
+        self._of_weight: dict[str, dict[str, str]] = {}
+        for name in self.names:
+            weight, colon, slot = name.partition(":")
+            if colon:
+                self._of_weight.setdefault(weight, {})[slot] = name
+
+    def of_weight(self, weight: str) -> dict[str, Any]:
+        """What was saved of a weight, given by its key: {slot: array}."""
+        saved = self._of_weight.get(self._saved_as.get(weight, weight), {})
+        return {slot: self._store[name] for slot, name in saved.items()}
+
+    def fill(self, state: NamedState) -> dict[str, bool]:
+        """Fills variables: {name of each: whether it was there and fitted}.
+
+        Variables that serve several weights stand under each of them; what fits first is taken.
+        """
+        filled: dict[str, bool] = {}
+        label_of: dict[int, str] = {}
+        for name, variable in state:
+            label = label_of.setdefault(id(variable), path_of(name))
+            if filled.setdefault(label, False):
+                continue
+            weight, colon, slot = name.partition(":")
+            source = f"{self._saved_as.get(weight, weight)}:{slot}" if colon else name
+            if source in self.names and fits(self._store[source], variable):
+                variable.assign(np.asarray(self._store[source]))
+                filled[label] = True
+        return filled
 
 
-def _saved_keys(store: Any, names: set[str], weights: Sequence[keras.Variable]) -> dict[str, str]:
-    """The keys of today's weights → the keys that they were saved under."""
-    saved_places = {
-        name.removesuffix(":place"): [int(size) for size in np.asarray(store[name])]
-        for name in names
-        if name.endswith(":place")
-    }
-    saved = sorted(saved_places, key=lambda name: saved_places[name][0])
-    today = places(weights)
-    matches = match_weights([(path_of(name), saved_places[name][1:]) for name in saved], today)
-    return {key(today[index][0]): saved[match] for index, match in matches.items()}
+def fits(array: Any, variable: keras.Variable) -> bool:
+    """Whether the variable can hold the array."""
+    return tuple(array.shape) == tuple(variable.shape)

@@ -7,7 +7,6 @@ update; TensorFlow branches, under a strategy of several replicas outside of the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -94,41 +93,13 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, Tracer)
 
 
-def compiles_to_one_program(
-    gradients: Sequence[Any], optimizer: keras.optimizers.Optimizer
-) -> bool:
-    """Whether XLA compiles the step that is being taken, in which each condition changes rounding.
-
-    TensorFlow does not tell while it traces a step; the model in training knows. In a function
-    compiled without one, a condition that rounds is better than none.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        return any(is_traced(gradient) for gradient in gradients)
-    if backend == "tensorflow":
+def is_compiling(value: Any) -> bool:
+    """Whether the step that computes `value` is being compiled, so that it has no value yet."""
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if tf.executing_eagerly():
-            return False
-        model = model_in_training(optimizer)
-        return model is not None and bool(model.jit_compile)
-    return False
-
-
-def model_in_training(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The model whose training step is being taken with `optimizer`, or `None`.
-
-    Keras tells an optimizer nothing of its model; while a step runs, it is the caller's caller.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        model = frame.f_locals.get("self")
-        if isinstance(model, keras.Model):
-            found = getattr(model, "optimizer", None)
-            if getattr(found, "inner_optimizer", found) is optimizer:
-                return model
-        frame = frame.f_back
-    return None
+        return not tf.executing_eagerly()
+    return is_traced(value)
 
 
 def anywhere(flags: Any) -> Any:

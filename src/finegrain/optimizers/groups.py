@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,6 +17,7 @@ from finegrain.optimizers.conditional import count_one, run_if
 from finegrain.optimizers.nonfinite import Guard
 from finegrain.optimizers.recorder import Recorder
 from finegrain.optimizers.rulebook import Rulebook
+from finegrain.optimizers.slots import states
 from finegrain.optimizers.sparse import dense
 from finegrain.rules import Outcome, select_weights
 
@@ -47,6 +51,16 @@ class Group:
 
     def _state(self) -> list[keras.Variable]:
         return [*self.weights, *self.optimizer.variables]
+
+    def build(self) -> None:
+        """Creates the state of the group's optimizer."""
+        if self.undecayed:
+            self.optimizer.exclude_from_weight_decay(var_list=self.undecayed)
+        self.optimizer.build(self.weights)
+
+    def states(self) -> list[dict[str, keras.Variable]]:
+        """For each weight the state that it depends on: {slot: variable}."""
+        return states(self.optimizer, self.weights)
 
     def _update(self, gradients: list[Any], weights: list[keras.Variable]) -> None:
         optimizer = self.optimizer
@@ -92,17 +106,18 @@ class State:
         self.transforms: list[tuple[str, int, GradientTransform]] = []
         # What each weight was found to be: the rules that select it, whether it decays.
         self.selection: list[Selected] = []
-        # The same of a saved model, with the places of its weights.
-        self.saved_selection: list[tuple[str, list[int], list[int], bool]] = []
+        # The same of a saved model, with the places of its weights; `None` if it is not from one.
+        self.saved_selection: list[tuple[str, list[int], list[int], bool]] | None = None
+        # What rules from a file could not find in the model that was loaded.
+        self.problems: list[str] = []
+        # Whether TensorFlow has a graph of the step, which would not know other groups.
+        self.is_traced = False
         # The weights of the step that is being taken.
         self.stepping: list[keras.Variable] = []
-        # A variable whose dtype tells JAX's compiler whether every rule may hold its weights.
-        self.signature: list[keras.Variable] = []
         # On JAX, the step counts of all groups.
         self.counts: keras.Variable | None = None
-        # The model that XLA compiled a step of, on TensorFlow.
-        self.model: Any = None
         # The weights of the last step, and their places by group.
+        self._named: Counter[str] = Counter()
         self._parted: list[int] = []
         self._parts: list[list[int]] = []
         # Set while something watches the weights, which sees the gradients as the loss gave them.
@@ -113,16 +128,19 @@ class State:
 
     def select(self, variables: Sequence[keras.Variable]) -> list[Selected]:
         """What the rules make of each of `variables`."""
-        book, saved = self.book, self.saved_selection
+        book, saved = self.book, self.saved_selection or []
+        self.problems = []
         matches = checkpoint.match_weights(
             [(path, shape) for path, shape, *_ in saved], checkpoint.places(variables)
         )
-        if len(matches) == len(saved) == len(variables):
+        if saved and len(matches) == len(saved) == len(variables):
             # The model that these rules were saved with: its paths may have changed since.
             return [Selected(*saved[matches[index]][2:]) for index in range(len(variables))]
         result = []
         rules = [live.rule for live in book.rules]
-        for variable, selected in zip(variables, select_weights(rules, variables), strict=True):
+        problems = None if self.saved_selection is None else self.problems
+        selection = select_weights(rules, variables, problems)
+        for variable, selected in zip(variables, selection, strict=True):
             outcome = book.outcome(selected)
             decays = outcome.weight_decay is not None or book.template_of(outcome).decays(variable)
             result.append(Selected(selected, decays))
@@ -135,9 +153,7 @@ class State:
         for variable, selected in zip(variables, self.selection, strict=True):
             outcome = self.book.outcome(selected.rules)
             if outcome.group not in groups:
-                rate = GroupLearningRate(self.book, outcome)
-                template = self.book.template_of(outcome)
-                groups[outcome.group] = Group(outcome, template.make(rate, outcome.weight_decay))
+                groups[outcome.group] = self._new_group(outcome)
             group = groups[outcome.group]
             group.weights.append(variable)
             if not selected.decays:
@@ -152,19 +168,87 @@ class State:
                 if index in selected.rules
             ]
             for place, transform in enumerate(live.rule.gradient):
-                self.transforms.append((live.key, place, transform.bound_to(members)))
+                with keras.name_scope(f"rule_{index}_gradient_{place}"):
+                    self.transforms.append((live.key, place, transform.bound_to(members)))
+
+    def _new_group(self, outcome: Outcome) -> Group:
+        """A group without weights, whose variables no other has the names of."""
+        template = self.book.template_of(outcome)
+        name = template.config.get("name", template.kind)
+        self._named[name] += 1
+        if self._named[name] > 1:
+            name = f"{name}_{self._named[name] - 1}"
+        rate = GroupLearningRate(self.book, outcome)
+        return Group(outcome, template.make(rate, outcome.weight_decay, name=name))
 
     def build_groups(self) -> None:
         """Creates the state of the groups' optimizers."""
         for group in self.groups:
-            if group.undecayed:
-                group.optimizer.exclude_from_weight_decay(var_list=group.undecayed)
-            group.optimizer.build(group.weights)
+            group.build()
+        self._make_counts()
+
+    def _make_counts(self) -> None:
         if keras.backend.backend() == "jax":
             # To JAX each variable of a program is work: one for all groups instead of one each.
             self.counts = keras.Variable(
                 "zeros", shape=(len(self.groups),), dtype="int32", trainable=False, name="counts"
             )
+
+    def split(self, steps: Mapping[Any, Hashable]) -> None:
+        """Parts each group by what its weights have behind them; all keep the state they have.
+
+        One optimizer corrects the bias of all its slots by one step count. Weights that were held
+        or not trained while others of their group learned need a count of their own.
+
+        Args:
+            steps: For the key of each weight, what is equal for weights that can share a count.
+        """
+        groups = []
+        for group in self.groups:
+            parts: dict[Hashable, list[int]] = {}
+            for place, weight in enumerate(group.weights):
+                parts.setdefault(steps[self.key(weight)], []).append(place)
+            groups += (
+                [group] if len(parts) == 1 else map(partial(self._part_of, group), parts.values())
+            )
+        if len(groups) == len(self.groups):
+            return
+        self.hand_out_counts()
+        self.groups = groups
+        self.group_of = {self.key(w): group for group in groups for w in group.weights}
+        self._parted, self._parts = [], []
+        self._make_counts()
+        self.collect_counts()
+        if self.is_traced:
+            warnings.warn(
+                "The state that is loaded parts the weights into other groups than the training "
+                "step was traced with. Compile the model again, with this optimizer, before it "
+                "trains on: model.compile(model.optimizer, ...).",
+                stacklevel=2,
+            )
+
+    def _part_of(self, group: Group, places: Sequence[int]) -> Group:
+        """A group of some of a group's weights, with their state."""
+        part = self._new_group(group.outcome)
+        part.weights = [group.weights[place] for place in places]
+        excluded = set(map(self.key, group.undecayed))
+        part.undecayed = [weight for weight in part.weights if self.key(weight) in excluded]
+        part.build()
+        old = group.states()
+        for place, new in zip(places, part.states(), strict=True):
+            for slot, variable in new.items():
+                variable.assign(old[place][slot])
+        return part
+
+    def set_hyperparameter(self, name: str, value: Any) -> None:
+        """Sets an argument of the wrapped optimizer, for all weights that it moves."""
+        template = self.book.template
+        template.set(name, value)
+        for group in self.groups:
+            decided = name == "weight_decay" and group.outcome.weight_decay is not None
+            if group.outcome.optimizer is None and not decided:
+                setattr(group.optimizer, name, value)
+                group.decays = None
 
     def parts_of(self, variables: Sequence[Any]) -> list[list[int]]:
         """For each group, the places of its weights among `variables`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.optimizers.conditional import (
-    anywhere,
-    both,
-    is_traced,
-    model_in_training,
-    run_if,
-)
+from finegrain.optimizers.conditional import anywhere, both, is_compiling, is_traced, run_if
 from finegrain.optimizers.sparse import is_sparse
+from finegrain.selection import weight_path
 
 POLICIES = ("propagate", "skip", "raise")
 
@@ -108,43 +102,21 @@ class Guard:
         own = {id(self.counts), id(self.skipped)}
         rest = [variable for variable in variables if id(variable) not in own]
         run_if(ops.logical_not(dropped), step, (gradients, weights), lambda: rest)
-        if self.policy == "raise":
-            self._raise_if(dropped, bad, owner)
-
-    def _raise_if(self, dropped: Any, bad: Any, owner: keras.optimizers.Optimizer) -> None:
-        backend = keras.backend.backend()
-        if backend == "jax":
-            if is_traced(dropped):
-                import jax
-
-                # An error inside a compiled step would take the model's weights along: JAX has
-                # given their memory away. So the training is stopped through its model, and the
-                # error raised when `fit` has put everything in order.
-                report = self._reporter(model_in_training(owner))
-                jax.lax.cond(dropped, lambda: jax.debug.callback(report, bad), lambda: None)
-                return
-        elif backend == "tensorflow":
-            import tensorflow as tf
-
-            if not tf.executing_eagerly():
-                # XLA has no way to tell the host: there `fit` raises at its end.
-                model = model_in_training(owner)
-                if model is None:
-                    where = ["Gradients are NaN or infinite, of the weights:", tf.where(bad)]
-                    tf.debugging.Assert(tf.logical_not(dropped), where)
-                elif not model.jit_compile:
-                    report = self._reporter(model)
-                    tf.cond(dropped, lambda: tf.py_function(report, [bad], []), tf.no_op)
-                return
-        if bool(dropped):
+        # A compiled step tells the host nothing: there `fit` raises at its end, and a callback
+        # stops it before.
+        if self.policy == "raise" and not is_compiling(dropped) and bool(dropped):
             self.raise_pending()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a step was dropped since the last error."""
+        return host_int(self.skipped) > self._reported
 
     def raise_pending(self) -> None:
         """Raises for the steps that were dropped since the last error."""
-        skipped, counts = host_int(self.skipped), self._host_counts()
-        if skipped <= self._reported:
+        if not self.is_pending:
             return
-        paths = self._paths(counts > self._reported_counts)
+        paths = self._paths(self._host_counts() > self._reported_counts)
         self.forget()
         raise self._error(paths)
 
@@ -157,7 +129,9 @@ class Guard:
         return np.array(ops.convert_to_numpy(self.counts.value), "int64")
 
     def _paths(self, flags: np.ndarray) -> list[str]:
-        return [weight.path for weight, flag in zip(self.weights, flags, strict=True) if flag]
+        return [
+            weight_path(weight) for weight, flag in zip(self.weights, flags, strict=True) if flag
+        ]
 
     def _error(self, paths: list[str]) -> NonFiniteGradientError:
         return NonFiniteGradientError(
@@ -172,18 +146,6 @@ class Guard:
         """Path of each weight that made a step be dropped → how many steps."""
         counts = self._host_counts()
         return dict(zip(self._paths(counts > 0), map(int, counts[counts > 0]), strict=True))
-
-    def _reporter(self, model: Any) -> Callable[[Any], None]:
-        """What a compiled step calls when it dropped itself."""
-        training = None if model is None else weakref.ref(model)
-
-        def report(bad: Any) -> None:
-            found = None if training is None else training()
-            if found is None:
-                raise self._error(self._paths(np.asarray(bad)))
-            found.stop_training = True
-
-        return report
 
 
 def _nonfinite(gradient: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +13,7 @@ from keras import ops
 from finegrain.checks import checked_number
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.optimizers import persistence
-from finegrain.optimizers.conditional import (
-    compiles_to_one_program,
-    is_traced,
-    model_in_training,
-)
+from finegrain.optimizers.conditional import is_compiling, is_traced
 from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.reports import as_float, reports
@@ -39,8 +34,9 @@ class PerWeight(keras.optimizers.Optimizer):
 
     where $\eta$ is the base learning rate and $m_i$ the multiplier of the last rule that selects
     the weight (1 when none does); rules may also give it a rate, a weight decay, an optimizer and
-    gradient transforms of its own, or hold it where it is. Without rules, or with multipliers of
-    1 alone, the weights are bit-equal to those of the optimizer alone. `learning_rate` is the base
+    gradient transforms of its own, or hold it where it is. Without rules the weights are bit-equal
+    to those of the optimizer alone; with multipliers of 1, too, where operations run one by one
+    (PyTorch, eager steps), and else equal to rounding. `learning_rate` is the base
     rate: schedules and callbacks that set it keep the ratios. Clipping (also over the global
     norm), gradient accumulation, loss scaling, weight averaging and constraints are those of the
     given optimizer, over all weights together.
@@ -84,19 +80,17 @@ class PerWeight(keras.optimizers.Optimizer):
         The slots of the weights (momenta and the like) are saved under the weights' paths. A
         checkpoint therefore resumes under other rules and on another backend.
 
-        Under `fit`, where steps run compiled, `nonfinite="raise"` stops the training after the
-        step, and `fit` raises when it has put the model in order; on TensorFlow under XLA, which
-        cannot tell the host, `fit` goes on to its end, dropping such steps, and raises then. After
-        `train_on_batch`, ask with `raise_if_nonfinite()`. In a compiled loop of your own the step
-        itself fails, with the backend's error (under XLA on TensorFlow, ask).
+        Under `fit`, where steps run compiled, `nonfinite="raise"` drops the steps in question, and
+        `fit` raises at its end, when it has put the model in order; the callback
+        `finegrain.callbacks.TerminateOnNonFinite` ends the training at the first of them. In
+        steps that you compile yourself, and after `train_on_batch`, ask with
+        `raise_if_nonfinite()`. A step that is not compiled raises by itself.
 
-        Equality to the last bit is that of the arithmetic. In TensorFlow's graphs without XLA the
-        graph optimizer may put it into another order where there are several groups (seen with
-        Adagrad: 6e-8).
+        A rule whose multiplier is 1 changes nothing about the step, which does not even ask
+        whether it is 0. To hold its weights later, say `trainable=True` in the rule.
 
-        A rule whose multiplier is 1 is compiled by XLA as if it could not be held, which keeps the
-        step equal to the wrapped optimizer's to the last bit. Set to 0 while training goes on, it
-        costs one compilation; rules that say `trainable`, or began with another number, do not.
+        Steps are counted as Keras counts them: with gradient accumulation, `iterations` counts
+        updates, while schedules and rules' schedules are given the number of batches.
 
         Under mixed precision Keras's `LossScaleOptimizer` looks at the gradients first, those of
         held weights included, drops steps by itself, and counts none here.
@@ -124,6 +118,7 @@ class PerWeight(keras.optimizers.Optimizer):
         # A base rate that is a number is kept in a variable of our own.
         super().__init__(
             learning_rate=template.learning_rate,
+            weight_decay=template.optimizer.weight_decay,
             name=name or "per_weight",
             **template.shared_arguments(),
         )
@@ -132,6 +127,27 @@ class PerWeight(keras.optimizers.Optimizer):
             Rulebook(template, rules, self._add_numbers, self._current_step, self._base_rate),
             self._var_key,
         )
+
+    def __getattr__(self, name: str) -> Any:
+        """A hyperparameter of the given optimizer, such as `beta_1`."""
+        state = self.__dict__.get("_state")
+        if state is None or name not in state.book.template.hyperparameters:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(state.book.template.optimizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets a hyperparameter also where it is at work: in the optimizers of the groups."""
+        state = self.__dict__.get("_state")
+        if state is not None and name in state.book.template.hyperparameters:
+            state.set_hyperparameter(name, value)
+            if name not in self.__dict__:
+                return
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        rules = [live.rule for live in self._state.book.rules]
+        shown = ", ".join(map(repr, rules[:3])) + (f", … {len(rules)} in all" * (len(rules) > 3))
+        return f"PerWeight({self._state.book.template!r}, [{shown}])"
 
     def _add_numbers(self, values: list[float]) -> keras.Variable:
         def initial(shape: Sequence[int], dtype: str) -> Any:
@@ -152,9 +168,15 @@ class PerWeight(keras.optimizers.Optimizer):
         variables = list(variables)
         state = self._state
         state.part(variables)
+        if state.problems:
+            warnings.warn(
+                f"{state.problems[0]} The rule comes from a file, whose model had other paths. The "
+                "model predicts as it did; before it trains, compile it with a PerWeight of rules "
+                "that fit.",
+                stacklevel=2,
+            )
         super().build(variables)
         state.build_groups()
-        state.signature = [_signature("int32")]
         if self.nonfinite != "propagate":
             state.guard = Guard(self.nonfinite, variables, self._add_counter)
 
@@ -171,7 +193,6 @@ class PerWeight(keras.optimizers.Optimizer):
             list(self._variables)
             + state.group_variables()
             + [v for *_, transform in state.transforms for _, v, _ in transform.state]
-            + state.signature
             + ([] if state.recorder is None else state.recorder.variables)
         )
 
@@ -188,7 +209,6 @@ class PerWeight(keras.optimizers.Optimizer):
         weights = None if trainable_variables is None else list(trainable_variables)
         if weights is not None and not self.built:
             self.build(weights)
-        self._take_notice_of_the_compiler(grads)
         self._state.book.begin_step()
         if self._state.guard is None:
             self._step(list(grads), weights)
@@ -241,37 +261,20 @@ class PerWeight(keras.optimizers.Optimizer):
         group = self._state.group_of.get(self._var_key(weight))
         return None if group is None else self._state.book.moves(group.outcome)
 
-    def _take_notice_of_the_compiler(self, grads: Sequence[Any]) -> None:
-        state = self._state
-        in_one_program = compiles_to_one_program(grads, self)
-        state.book.every_rule_may_hold = not in_one_program
-        if in_one_program and keras.backend.backend() == "tensorflow":
-            state.model = weakref.ref(model_in_training(self))
-
-    def _notice_held_rules(self) -> None:
-        """Has the step compiled once more by XLA where a rule is held that was not thought to be.
-
-        Rules whose multiplier is 1 are compiled as if they could not be held, so that the program
-        is the wrapped optimizer's own, to the last bit. JAX compiles again by itself when it meets
-        a variable of another type; a model on TensorFlow is told to.
-        """
-        state = self._state
-        if not state.book.held_unexpectedly or state.book.may_hold_all:
-            return
-        state.book.may_hold_all = True
-        if state.signature:
-            state.signature = [_signature("int8")]
-        model = None if state.model is None else state.model()
-        if keras.backend.backend() == "tensorflow" and model is not None:
-            model.make_train_function(force=True)
-
     # The hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
 
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
         weights = list(trainable_variables)
-        self._state.stepping = weights
+        state = self._state
+        if state.problems:
+            raise ValueError(
+                f"{state.problems[0]} The rule comes from a file, whose model had other paths. "
+                "Compile the model with a PerWeight of rules that fit."
+            )
+        state.stepping = weights
+        state.is_traced = state.is_traced or is_compiling(self._iterations)
         grads = list(grads)
         if self.gradient_accumulation_steps or self._state.transforms:
             grads = self._without_held(grads)
@@ -317,13 +320,49 @@ class PerWeight(keras.optimizers.Optimizer):
             state.recorder.record(step, state.raw_gradients, state.stepping, before)
             state.raw_gradients = []
 
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Moves one weight, as the optimizer of its group does.
+
+        Args:
+            gradient: Its gradient, as `apply` would hand it on: clipped and transformed.
+            variable: A weight that the optimizer was built with.
+            learning_rate: The rate to use, whatever the rules say of it.
+        """
+        self._get_variable_index(variable)  # as Keras does: a KeyError for any other weight
+        group = self._state.group_of[self._var_key(variable)]
+        group.optimizer.update_step(gradient, variable, learning_rate)
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Excludes weights from the weight decay of the given optimizer and of rules' own ones.
+
+        A rule that names `weight_decay` decides for its weights, whatever is excluded here.
+
+        Args:
+            var_list: The weights.
+            var_names: Parts of the names of weights; a weight of which the name holds any of them
+                is excluded.
+
+        Raises:
+            ValueError: if the optimizer is built.
+        """
+        if self.built:
+            raise ValueError(
+                "`exclude_from_weight_decay` comes before the optimizer is built, that is, before "
+                "the first step. Call it on a new optimizer, or give a new one the rule "
+                f"Rule(..., weight_decay=0.0). Received: var_list={var_list!r}, "
+                f"var_names={var_names!r}"
+            )
+        for template in self._state.book.templates():
+            template.optimizer.exclude_from_weight_decay(var_list, var_names)
+
     def set_multiplier(self, rule: str, value: float) -> None:
         """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
 
-        Nothing is compiled again, but for one case: a multiplier that began as 1 and is set to 0
-        for the first time (see the notes of the class). In a callback under `fit`, reach the
-        optimizer as `self.model.optimizer`. A rule that says `trainable` only is released by a
-        value > 0, which multiplies its weights' rate, and held again by 0.
+        Nothing is compiled again. In a callback under `fit`, reach the optimizer as
+        `self.model.optimizer`. A rule that says `trainable` only is released by a value > 0, which
+        multiplies its weights' rate, and held again by 0.
 
         Args:
             rule: The rule's name, or the regular expression that it selects by.
@@ -332,11 +371,11 @@ class PerWeight(keras.optimizers.Optimizer):
 
         Raises:
             ValueError: if no rule goes by that name, if its multiplier is a schedule, if a later
-                rule decides for all its weights, or if the value is no multiplier.
+                rule decides for all its weights, if the value is no multiplier, or if it is 0 and
+                the rule began with 1 without saying `trainable` (see the notes of the class).
         """
         value = checked_number("learning_rate_multiplier", value)
         self._state.book.set_number("learning_rate_multiplier", rule, value, "trainable")
-        self._notice_held_rules()
 
     def set_learning_rate(self, rule: str, value: float) -> None:
         """Changes the absolute learning rate of a rule, or of its own optimizer.
@@ -350,7 +389,6 @@ class PerWeight(keras.optimizers.Optimizer):
                 or if the value is no rate.
         """
         self._state.book.set_number("learning_rate", rule, checked_number("learning_rate", value))
-        self._notice_held_rules()
 
     def set_trainable(self, rule: str, value: bool) -> None:
         """Releases or holds the weights of a rule that names `trainable`.
@@ -366,7 +404,6 @@ class PerWeight(keras.optimizers.Optimizer):
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
         self._state.book.set_number("trainable", rule, float(value))
-        self._notice_held_rules()
 
     def effective_learning_rates(self) -> list[float]:
         """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
@@ -388,13 +425,19 @@ class PerWeight(keras.optimizers.Optimizer):
         guard = self._state.guard
         return {} if guard is None else guard.concerned()
 
+    @property
+    def nonfinite_is_pending(self) -> bool:
+        """Whether `raise_if_nonfinite` would raise an error now."""
+        guard = self._state.guard
+        return self.nonfinite == "raise" and guard is not None and guard.is_pending
+
     def raise_if_nonfinite(self) -> None:
         """Raises a `NonFiniteGradientError` if a step was dropped since the last such error.
 
         Under `fit` there is no need to call it; see the notes of the class.
         """
-        if self._state.guard is not None and self.nonfinite == "raise":
-            self._state.guard.raise_pending()
+        if self.nonfinite_is_pending:
+            self._state.guard.raise_pending()  # type: ignore[union-attr]
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Sets the averaged weights at the end of `fit`, if the optimizer averages."""
@@ -449,12 +492,10 @@ class PerWeight(keras.optimizers.Optimizer):
             )
             return
         persistence.load(self, store)
-        self._notice_held_rules()
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
         set_state(self, weights)
-        self._notice_held_rules()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer, with the numbers as they are now."""
@@ -466,11 +507,23 @@ class PerWeight(keras.optimizers.Optimizer):
         changes["learning_rate"] = shared["learning_rate"]
         return {
             "optimizer": template.serialize(**changes),
-            "rules": persistence.rule_configs(self),
             "nonfinite": self.nonfinite,
             "name": self.name,
+            **self._config_of_rules(),
+        }
+
+    def _config_of_rules(self) -> dict[str, Any]:
+        return {
+            "rules": persistence.rule_configs(self),
             "selection": persistence.selection(self),
         }
+
+    def _round(self, optimizer: keras.optimizers.Optimizer) -> PerWeight:
+        """The same rules round another optimizer, not yet built."""
+        rules = [live.rule for live in self._state.book.rules]
+        other = PerWeight(optimizer, rules, nonfinite=self.nonfinite, name=self.name)
+        other._state.saved_selection = self._state.saved_selection
+        return other
 
     @classmethod
     def from_config(
@@ -482,10 +535,6 @@ class PerWeight(keras.optimizers.Optimizer):
         per_weight = cls(optimizer, rules, nonfinite=config["nonfinite"], name=config["name"])
         per_weight._state.saved_selection = [tuple(entry) for entry in config["selection"]]
         return per_weight
-
-
-def _signature(dtype: str) -> keras.Variable:
-    return keras.Variable(0, dtype=dtype, trainable=False, name="signature")
 
 
 def _zero_unless(moves: Any, gradient: Any) -> Any:

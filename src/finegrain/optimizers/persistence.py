@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import keras
@@ -11,33 +11,42 @@ import numpy as np
 
 from finegrain.optimizers import checkpoint
 from finegrain.optimizers.rulebook import LiveRule, Number
-from finegrain.optimizers.slots import step_state, weight_slots
+from finegrain.optimizers.slots import STEP, weight_slots
+
+
+# The slots that belong to PerWeight itself, whatever optimizer moves a weight.
+SHARED_SLOTS = {"place", "accumulated_gradients", "model_variables_moving_average"}
+
+
+def names_of(optimizer: Any) -> dict[Any, str]:
+    """What each weight, given by its `_var_key`, is called in a store."""
+    weights = optimizer._trainable_variables
+    names = [checkpoint.key(path) for path, _ in checkpoint.places(weights)]
+    return dict(zip(map(optimizer._var_key, weights), names, strict=True))
 
 
 def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
-    """Every state variable under a name that depends on neither grouping nor backend.
+    """Every state variable under a name that depends on neither grouping nor backend."""
+    yield from _shared_state(optimizer)
+    name_of = names_of(optimizer)
+    for group in optimizer._state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            for slot, variable in slots.items():
+                yield f"{name_of[optimizer._var_key(weight)]}:{slot}", variable
 
-    A group's step counts appear under each of its weights: they follow the weights into
-    other groups.
-    """
+
+def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
+    """The same of what belongs to no group."""
     state = optimizer._state
     weights = optimizer._trainable_variables
-    names = [checkpoint.key(path) for path, _ in checkpoint.places(weights)]
-    name_of = dict(zip(map(optimizer._var_key, weights), names, strict=True))
+    name_of = names_of(optimizer)
     for index, slot, variable in weight_slots(optimizer, weights):
-        yield f"{names[index]}:{slot}", variable
+        yield f"{name_of[optimizer._var_key(weights[index])]}:{slot}", variable
     yield "iterations", optimizer._iterations
     if isinstance(optimizer._learning_rate, keras.Variable):
         yield "learning_rate", optimizer._learning_rate
     if state.guard is not None:
         yield "skipped_steps", state.guard.skipped
-    for group in state.groups:
-        members = [name_of[optimizer._var_key(weight)] for weight in group.weights]
-        for index, slot, variable in weight_slots(group.optimizer, group.weights):
-            yield f"{members[index]}:{slot}", variable
-        for name, variable in step_state(group.optimizer, group.weights, group.optimizer.variables):
-            for member in members:
-                yield f"{member}:step:{name}", variable
     for rule, place, transform in state.transforms:
         prefix = f"gradient:{checkpoint.key(rule)}:{place}"
         for name, variable, weight in transform.state:
@@ -56,16 +65,46 @@ def save(optimizer: Any, store: Any) -> None:
 
 
 def load(optimizer: Any, store: Any) -> None:
-    """Reads what `save` wrote, and warns of what it did not find."""
+    """Reads what `save` wrote, and warns of what it did not find.
+
+    A weight goes on where all of its optimizer's state is there. Otherwise it begins as a new one:
+    slots of zero beside a step count that knows them for old would make its steps too large.
+    """
     state = optimizer._state
-    filled = checkpoint.load(store, named_state(optimizer), optimizer._trainable_variables)
+    weights = optimizer._trainable_variables
+    saved = checkpoint.Saved(store, weights)
+    names = saved.names
+    name_of = names_of(optimizer)
+    of_weight = {key: saved.of_weight(name) for key, name in name_of.items()}
+    goes_on = {}
+    for group in state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            key = optimizer._var_key(weight)
+            goes_on[key] = _goes_on(slots, of_weight[key])
+    state.split({key: _steps(of_weight[key]) if on else None for key, on in goes_on.items()})
+    filled = saved.fill(_shared_state(optimizer))
+    for group in state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            key = optimizer._var_key(weight)
+            for slot, variable in slots.items():
+                filled[checkpoint.path_of(f"{name_of[key]}:{slot}")] = goes_on[key]
+                if goes_on[key]:
+                    variable.assign(np.asarray(of_weight[key][slot]))
     state.collect_counts()
-    names = set(store.keys())
+    if optimizer.use_ema:
+        for weight, average in zip(weights, optimizer._model_variables_moving_average, strict=True):
+            there = "model_variables_moving_average" in of_weight[optimizer._var_key(weight)]
+            if average is not None and not there:
+                average.assign(weight)
     for live, number in state.book.numbers():
         if _name(live, number) in names:
             configured, current = np.asarray(store[_name(live, number)])
-            # A loaded model's config has the current number, as far as it can hold it.
-            if np.float32(number.configured) in (configured, number.in_config(current)):
+            # A loaded model's config has the current number; that of the first release, of a rule
+            # that says `trainable`, its sign alone.
+            told = [configured, current]
+            if number.property_name == "trainable":
+                told.append(np.sign(current))
+            if np.float32(number.configured) in told:
                 number.assign(float(current))
     if state.guard is not None:
         state.guard.forget()
@@ -76,18 +115,33 @@ def load(optimizer: Any, store: Any) -> None:
     if missing:
         warnings.warn(
             f"The saved state lacks {len(missing)} of {len(filled)} variables of optimizer "
-            f"{optimizer.name!r}; they keep their values: {missing[:5]}"
-            f"{' and more' if len(missing) > 5 else ''}. The file may come from another "
-            "model or another optimizer.",
+            f"{optimizer.name!r}; they keep their values, and the weights that they serve begin "
+            f"as new ones: {missing[:5]}{' and more' if len(missing) > 5 else ''}. The file may "
+            "come from another model, another optimizer, or a training of fewer weights.",
             stacklevel=3,
         )
+
+
+def _goes_on(state: dict[str, keras.Variable], saved: dict[str, Any]) -> bool:
+    """Whether `saved`, of one weight, is what a group's optimizer keeps of it: no more, no less."""
+    own = {s for s in saved if s not in SHARED_SLOTS and not s.startswith("gradient:")}
+    return own == set(state) and all(checkpoint.fits(saved[s], v) for s, v in state.items())
+
+
+def _steps(saved: dict[str, Any]) -> Hashable:
+    """What was saved of a weight's steps; weights of equal ones can share an optimizer."""
+    return tuple(
+        (slot, np.asarray(saved[slot]).tobytes()) for slot in sorted(saved) if slot.startswith(STEP)
+    )
 
 
 def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
     """Which rules select which weight, and which weights decay, for the config."""
     state = optimizer._state
-    if not optimizer.built:
+    if state.saved_selection is not None:
         return state.saved_selection
+    if not optimizer.built:
+        return []
     places = checkpoint.places(optimizer._trainable_variables)
     return [
         (path, shape, list(selected.rules), selected.decays)
@@ -103,7 +157,7 @@ def rule_configs(optimizer: Any) -> list[dict[str, Any]]:
 def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
     live = optimizer._state.book.rules[index]
     rule = live.rule
-    if optimizer.built:
+    if optimizer.built and optimizer._state.saved_selection is None:
         # By now it is known what a function selects.
         rule = rule.selecting(
             [
@@ -118,7 +172,7 @@ def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
     for name, number in live.numbers.items():
         current = number.current()
         if name == "trainable":
-            config[name] = current > 0
+            config |= {name: current > 0, "scale": current or 1.0}
         elif rule.template is not None and rule.learning_rate is None and name == "learning_rate":
             config["optimizer"] = rule.template.serialize(learning_rate=current)
         else:

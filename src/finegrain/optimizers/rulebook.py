@@ -56,15 +56,6 @@ class Number:
         value = self.read()
         return self.configured if value == np.float32(self.configured) else value
 
-    def in_config(self, value: float) -> float:
-        """What a config can hold of `value`."""
-        return float(value > 0) if self.property_name == "trainable" else value
-
-    @property
-    def may_hold(self) -> bool:
-        """Whether a step has to ask if the number is 0: not if it began as 1, the neutral one."""
-        return self.configured != 1.0 or self.property_name == "trainable"
-
 
 class LiveRule:
     """A rule at work: its numbers as variables, its schedules at the present step.
@@ -85,7 +76,7 @@ class LiveRule:
             "learning_rate_multiplier": rule.learning_rate_multiplier,
             # The rate of an optimizer of its own is a rate, if no other is given.
             "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
-            "trainable": None if rule.trainable is None else float(rule.trainable),
+            "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
         }
         self.numbers = {
             name: numbers.add(name, value)
@@ -115,7 +106,7 @@ class LiveRule:
 
     def may_hold(self, name: str) -> bool:
         """Whether a step has to ask if the property is 0."""
-        return name not in self.numbers or self.numbers[name].may_hold
+        return name != "learning_rate_multiplier" or self.rule.may_hold
 
 
 class Rulebook:
@@ -149,9 +140,6 @@ class Rulebook:
             self._numbers.variable = add_variable(self._numbers.configured)
         # The outcomes of the weights that the optimizer was built with.
         self.outcomes: list[Outcome] = []
-        # Whether also rules of multiplier 1 may hold their weights, in this step and in all.
-        self.every_rule_may_hold = True
-        self.may_hold_all = False
         # What torch, which runs Python at each step, need not compute again; and from what.
         self._memo: dict[tuple[str, Any], Any] = {}
         self._made_from: list[tuple[Any, int]] = []
@@ -165,6 +153,11 @@ class Rulebook:
         if outcome.optimizer is None:
             return self.template
         return self.rules[outcome.optimizer].rule.template  # type: ignore[return-value]
+
+    def templates(self) -> list[Template]:
+        """Those of the wrapped optimizer and of the rules that have one of their own."""
+        own = [live.rule.template for live in self.rules]
+        return [self.template, *(template for template in own if template is not None)]
 
     def begin_step(self) -> None:
         """On torch, forgets what was computed for the last step if anything has changed since."""
@@ -218,7 +211,7 @@ class Rulebook:
             deciding = self.rules[outcome.rate]
             absolute = deciding.rule.learning_rate is not None
             name = "learning_rate" if absolute else "learning_rate_multiplier"
-            if deciding.may_hold(name) or self.every_rule_may_hold or self.may_hold_all:
+            if deciding.may_hold(name):
                 condition = self._is_positive(deciding, name)
         if outcome.trainable is not None:
             condition = both(
@@ -239,11 +232,6 @@ class Rulebook:
             return bool(positive) if is_number and keras.backend.backend() == "torch" else positive
 
         return self._remembered((name, live.key), name in live.numbers, compute)
-
-    @property
-    def held_unexpectedly(self) -> bool:
-        """Whether a rule holds its weights that steps need not ask about."""
-        return any(not number.may_hold and number.current() == 0 for _, number in self.numbers())
 
     def numbers(self) -> Iterator[tuple[LiveRule, Number]]:
         """Every number of a rule that may change."""
@@ -266,16 +254,15 @@ class Rulebook:
         ]
         numbers = [number for number in found if number is not None]
         if not numbers:
-            scheduled = any(getattr(live.rule, name) is not None for live in meant)
             raise ValueError(
-                f"The rule {rule!r} has "
-                + (
-                    f"a schedule as `{name}`, which cannot be set."
-                    if scheduled
-                    else f"no `{name}` to set: give it one when it is made, such as the value "
-                    "that changes nothing."
-                )
-                + f" Received: {[live.rule for live in meant]}"
+                f"The rule {rule!r} has {_why_not(name, meant)}. "
+                f"Received: {[live.rule for live in meant]}"
+            )
+        if value == 0 and any(not live.may_hold(name) for live in meant if name in live.numbers):
+            raise ValueError(
+                f"A rule that began with a multiplier of 1 does not ask at each step whether it is "
+                f"0. To hold the weights of {rule!r} later, make the rule with `trainable=True`. "
+                f"Received: {[live.rule for live in meant]}, learning_rate_multiplier=0"
             )
         deciding = [
             number for live, number in zip(meant, found, strict=True) if self._decides(live, number)
@@ -300,6 +287,26 @@ class Rulebook:
             if decides == index or own_rate:
                 return True
         return False
+
+
+SETTERS = {
+    "learning_rate_multiplier": "set_multiplier",
+    "learning_rate": "set_learning_rate",
+    "trainable": "set_trainable",
+}
+
+
+def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
+    """Why the rules have no number of that name to set, and what can be done."""
+    if any(getattr(live.rule, name) is not None for live in rules):
+        return f"a schedule as `{name}`, which cannot be set"
+    others = list(dict.fromkeys(other for live in rules for other in live.numbers))
+    if others:
+        instead = " or ".join(f"`{other}`, which `{SETTERS[other]}` sets" for other in others)
+        return f"no `{name}` to set, but {instead}"
+    return (
+        f"no `{name}` to set: give it one when it is made, such as the value that changes nothing"
+    )
 
 
 def live_keys(rules: Sequence[Rule]) -> list[str]:

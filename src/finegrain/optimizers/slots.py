@@ -7,6 +7,11 @@ from typing import Any
 
 import keras
 
+from finegrain.selection import weight_path
+
+# What begins the name of state that serves all weights of an optimizer.
+STEP = "step:"
+
 # Lists that hold the optimizer's bookkeeping, not one state variable per weight.
 _NOT_SLOTS = {"_variables", "_trainable_variables"}
 
@@ -47,6 +52,20 @@ def step_state(
     for position, variable in enumerate(variables):
         if id(variable) not in slots:
             yield names.get(id(variable), str(position)).lstrip("_"), variable
+
+
+def states(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> list[dict[str, keras.Variable]]:
+    """All state that each of `weights` depends on: {slot: variable}, shared ones under each."""
+    shared = {
+        f"{STEP}{name}": variable
+        for name, variable in step_state(optimizer, weights, optimizer.variables)
+    }
+    result = [dict(shared) for _ in weights]
+    for index, slot, variable in weight_slots(optimizer, weights):
+        result[index][slot] = variable
+    return result
 
 
 def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
@@ -92,5 +111,5 @@ def add_precise_slot(
         weight.shape,
         dtype=precise_dtype(weight),
         layout=getattr(weight, "_layout", None),
-        name=f"{weight.path.replace('/', '_')}_{name}",
+        name=f"{weight_path(weight).replace('/', '_')}_{name}",
     )
