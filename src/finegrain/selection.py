@@ -78,9 +78,10 @@ def select_moved(
     """What `pattern` means in a model that was loaded, where it may have lost the paths it names.
 
     Keras builds a Sequential or subclassed model anew when it loads it, and its weights' paths then
-    begin without the model's name: `sequential/head/kernel` becomes `head/kernel`. So a path
-    means also what is left of it, and a pattern what it would find with the names put back that
-    it speaks of and no path has any longer. Where two weights came to one path, neither is meant.
+    begin without the model's name, or with another: `sequential/head/kernel` becomes
+    `head/kernel`. So a path means also what is left of it, and a pattern what it would find with
+    the names put back that it speaks of and no path has any longer. Where two weights came to one
+    path, neither is meant.
 
     Args:
         pattern: A regular expression.
@@ -94,7 +95,13 @@ def select_moved(
     else:
         names = {name for path in paths for name in path.split("/")}
         lost = [name for name in re.findall(r"([\w.\-]+)/", pattern) if name not in names]
-        meant = {p for p in paths for name in lost if re.search(pattern, f"{name}/{p}")}
+        meant = set()
+        for path in paths:
+            first, _, rest = path.partition("/")
+            renamed = rest if all(other.startswith(f"{first}/") for other in paths) else path
+            ends = {path, renamed}
+            if any(re.search(pattern, f"{name}/{end}") for name in lost for end in ends):
+                meant.add(path)
     return [
         known or (path in meant and paths.count(path) == 1)
         for path, known in zip(paths, found, strict=True)

@@ -19,6 +19,7 @@ from optimizers.contract import (
     fill,
     mean_output,
     mlp,
+    push,
     random_gradients,
     state,
     train,
@@ -588,108 +589,35 @@ class TestAverages:
         np.testing.assert_array_equal(values(weights)[1], start)
 
 
-def hold_at_epoch_one():
-    return ReleaseAt(1, lambda optimizer: optimizer.set_multiplier("head", 0))
+class TestMultiplierOne:
+    """A rule whose multiplier is 1 changes nothing about the step; it holds if it says so."""
 
-
-class TestMultiplierOneSetToZero:
-    """A rule of multiplier 1 compiles as if it could not be held: JAX compiles once more then."""
-
-    def trained(self, name, **arguments):
-        """A model whose head was held from the second of two epochs on."""
-        rules = [fg.Rule("head", learning_rate_multiplier=1.0)]
-        model = mlp()
-        model.compile(
-            fg.PerWeight(OPTIMIZERS[name](**arguments), rules),
-            "mse",
-            jit_compile=BACKEND != "torch",
-        )
-        callback = hold_at_epoch_one()
-        train(model, epochs=2, callbacks=[callback])
-        return model, callback
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            pytest.param(name) if name in ("sgd_momentum", "ftrl", "schedule_free_adamw") else name
-            for name in ["sgd_momentum", "adamw", "nadam", "ftrl", "muon", "schedule_free_adamw"]
-        ],
-    )
-    def test_the_weights_stay(self, name):
-        """From then on they are still to the last bit, and the others learn."""
-        model, callback = self.trained(name)
-        for before, weight in zip(callback.weights, model.weights, strict=True):
-            now = values([weight])[0]
-            assert np.isfinite(now).all()
-            moved = not np.array_equal(before, now)
-            assert moved == weight.path.startswith("encoder/"), weight.path
-
-    @pytest.mark.parametrize("name", ["sgd_momentum", "adam", "lion"])
-    def test_the_slots_stay(self, name):
-        """So do their slots and step counts."""
-        model, callback = self.trained(name)
-        assert_same(of_head(state(model.optimizer)), of_head(callback.stored))
-        assert callback.stored["head|kernel:step:iterations"] == 4
-        assert state(model.optimizer)["encoder|kernel:step:iterations"] == 8
-
-    @pytest.mark.parametrize("arguments", [{}, {"global_clipnorm": 0.1}], ids=["", "global norm"])
-    def test_a_gradient_that_is_not_finite(self, arguments):
-        """It reaches neither the weight nor the others."""
+    def test_set_to_zero(self):
+        """An error that names the cure, and nothing is changed."""
         optimizer = fg.PerWeight(
-            OPTIMIZERS["sgd"](**arguments), [fg.Rule("head", learning_rate_multiplier=1.0)]
+            OPTIMIZERS["adam"](), [fg.Rule("head", learning_rate_multiplier=1)]
         )
-        model = towers(optimizer)
-        targets = np.ones((16, 1), "float32")
-        model.fit([X, X], targets, batch_size=4, verbose=0)
-        optimizer.set_multiplier("head", 0)
-        before = values(model.weights)
-        model.fit([X, np.nan * X], targets, batch_size=4, verbose=0)
-        body, head = values(model.weights)
-        np.testing.assert_array_equal(head, before[1])
-        assert np.isfinite(body).all()
-        assert not np.array_equal(body, before[0])
+        with pytest.raises(ValueError, match=r"make the rule with `trainable=True`\. Received"):
+            optimizer.set_multiplier("head", 0)
+        assert_bit_equal(push(compiled(optimizer)), push(compiled(OPTIMIZERS["adam"]())))
+        optimizer.set_multiplier("head", 0.5)
 
-    @pytest.mark.parametrize("name", ["sgd_momentum", "adam"])
-    def test_step_by_step(self, name):
-        """Where nothing is compiled, weights and slots stay on every backend."""
-        model = mlp()
-        rules = [fg.Rule("head", learning_rate_multiplier=1.0)]
-        model.compile(fg.PerWeight(OPTIMIZERS[name](), rules), "mse", run_eagerly=True)
-        callback = hold_at_epoch_one()
-        train(model, epochs=2, callbacks=[callback])
-        assert_same(of_head(state(model.optimizer)), of_head(callback.stored))
-        for before, now in zip(callback.weights[2:], values(model.weights)[2:], strict=True):
-            np.testing.assert_array_equal(before, now)
-
-    @pytest.mark.skipif(BACKEND != "jax", reason="only JAX compiles once more")
-    def test_compiles_once_more_at_most(self):
-        """The first hold costs one compilation; the next ones, and the releases, none."""
-        traces = []
-
-        class Traced(layers.Layer):
-            def call(self, x):
-                traces.append(x)
-                return x
-
-        model = keras.Sequential([*unit_slope_model().layers, Traced()])
-        rules = [fg.Rule(name, learning_rate_multiplier=1.0) for name in ("kernel", "bias")]
-        model.compile(fg.PerWeight(optimizers.SGD(0.5), rules), mean_output, jit_compile=True)
-        seen = []
-        held = [("bias", 0), ("bias", 1), ("kernel", 0), ("bias", 0), ("kernel", 2)]
-
-        class Change(keras.callbacks.Callback):
-            def on_train_batch_end(self, batch, logs=None):
-                seen.append(len(traces))
-                if batch < len(held):
-                    self.model.optimizer.set_multiplier(*held[batch])
-
-        ones = np.ones((6, 1), "float32")
-        model.fit(ones, ones, batch_size=1, verbose=0, callbacks=[Change()])
-        # Kernel: 1 1 1 0 0 2. Bias: 1 0 1 1 0 0.
-        assert [float(v.reshape(())) for v in values(model.weights)] == [-2.5, -1.5]
-        in_one_compilation = seen[1] - seen[0]
-        assert in_one_compilation > 0
-        assert seen[1:] == [seen[1]] * 5
+    @pytest.mark.parametrize("jit", [False, True], ids=["eager", "compiled"])
+    def test_set_to_zero_with_trainable(self, jit):
+        """Weights, slots and step counts stay from then on, and go on when it is 1 again."""
+        rules = [fg.Rule("head", learning_rate_multiplier=1.0, trainable=True)]
+        model = compiled(fg.PerWeight(OPTIMIZERS["adam"](), rules), jit=jit)
+        train(model)
+        before, stored = values(model.weights), of_head(state(model.optimizer))
+        model.optimizer.set_multiplier("head", 0)
+        train(model)
+        assert_same(of_head(state(model.optimizer)), stored)
+        still = [np.array_equal(*p) for p in zip(before, values(model.weights), strict=True)]
+        assert still == [False, False, True, True]
+        model.optimizer.set_multiplier("head", 1.0)
+        train(model)
+        assert state(model.optimizer)["head|kernel:step:iterations"] == 8
+        assert not any(map(np.array_equal, before, values(model.weights)))
 
 
 class TestResumeWhileHeld:
@@ -714,7 +642,7 @@ class TestResumeWhileHeld:
     def test_what_was_changed_is_in_the_file(self, tmp_path):
         """Held or released at run time, a model loads as it was saved."""
         rules = [
-            fg.Rule("encoder", learning_rate_multiplier=1.0),
+            fg.Rule("encoder", learning_rate_multiplier=1.0, trainable=True),
             fg.Rule("head", trainable=False),
         ]
         model = train(compiled(fg.PerWeight(OPTIMIZERS["adam"](), rules)))

@@ -83,6 +83,7 @@ def tensors(*rows):
         ("_apply_weight_decay", ["self", "variables"]),
         ("_use_weight_decay", ["self", "variable"]),
         ("_var_key", ["self", "variable"]),
+        ("_check_variables_are_known", ["self", "variables"]),
         ("_get_current_learning_rate", ["self"]),
     ],
 )

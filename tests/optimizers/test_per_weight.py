@@ -155,7 +155,7 @@ class TestCallbacks:
 
     def test_set_multiplier_between_the_epochs_of_fit(self):
         """A callback changes a multiplier; the next step uses it."""
-        optimizer = fg.PerWeight(optimizers.SGD(0.5), [rule("bias", 1)])
+        optimizer = fg.PerWeight(optimizers.SGD(0.5), [rule("bias", 1, trainable=True)])
         model = unit_slope(optimizer)
 
         class Change(keras.callbacks.Callback):

@@ -122,12 +122,18 @@ class TestSetMultiplier:
         assert moved_by(model, 2) == [1.0, 2.5]
 
     @pytest.mark.parametrize(
-        "other", [{"weight_decay": 0.1}, {"learning_rate": 0.1}, {"gradient": fg.gradients.Sign()}]
+        ("other", "cure"),
+        [
+            ({"weight_decay": 0.1}, "no `learning_rate_multiplier` to set: give it one"),
+            ({"gradient": fg.gradients.Sign()}, "no `learning_rate_multiplier` to set: give it"),
+            ({"learning_rate": 0.1}, "`learning_rate`, which `set_learning_rate` sets"),
+            ({"optimizer": "adam"}, "`learning_rate`, which `set_learning_rate` sets"),
+        ],
     )
-    def test_a_rule_without_one(self, other):
-        """The message says what to give it."""
+    def test_a_rule_without_one(self, other, cure):
+        """The message says what to give it, or what to call."""
         optimizer = fg.PerWeight("sgd", [fg.Rule("bias", **other)])
-        with pytest.raises(ValueError, match="no `learning_rate_multiplier` to set: give it one"):
+        with pytest.raises(ValueError, match=cure):
             optimizer.set_multiplier("bias", 2.0)
 
     def test_an_unknown_name(self):
@@ -462,6 +468,40 @@ class TestChangedAndSaved:
         np.testing.assert_allclose(rates, [0.25, 0.0, 0.2, 0.0], rtol=1e-6)
         assert again.describe(model).to_dicts() == optimizer.describe(model).to_dicts()
 
+    @pytest.mark.parametrize("trainable", [True, False])
+    @pytest.mark.parametrize("value", [0.5, 3.0, 0.0])
+    def test_a_multiplier_of_a_rule_that_says_trainable_only(self, trainable, value):
+        """It is in the config, and what is made of it can be held and released likewise."""
+        optimizer = fg.PerWeight(optimizers.SGD(1.0), [fg.Rule("head", trainable=trainable)])
+        optimizer.set_multiplier("head", value)
+        again = fg.PerWeight.from_config(optimizer.get_config())
+        assert again.get_config() == optimizer.get_config()
+        for one in (optimizer, again):
+            rows = one.describe(mlp()).to_dicts()
+            assert [row["effective_learning_rate"] for row in rows] == [1.0, 1.0, value, value]
+            weights = variables(head=[1.0])
+            apply(one, weights, [[1.0]])
+            assert values(weights)[0].tolist() == [1.0 - value]
+
+    def test_a_rule_of_multiplier_one_that_is_held(self):
+        """Held by its multiplier, a rule that says `trainable=True` is made again as it is."""
+        optimizer = fg.PerWeight(optimizers.SGD(1.0), [rule("head", 1.0, trainable=True)])
+        optimizer.set_multiplier("head", 0)
+        again = fg.PerWeight.from_config(optimizer.get_config())
+        again.set_multiplier("head", 0.5)
+        again.set_multiplier("head", 0)
+        weights = variables(head=[1.0])
+        apply(again, weights, [[1.0]])
+        assert values(weights)[0].tolist() == [1.0]
+
+    def test_a_multiplier_that_became_one(self):
+        """It may be set to 0 as before, also after a file."""
+        optimizer = fg.PerWeight(optimizers.SGD(1.0), [rule("head", 10.0)])
+        optimizer.set_multiplier("head", 1.0)
+        again = fg.PerWeight.from_config(optimizer.get_config())
+        for one in (optimizer, again):
+            one.set_multiplier("head", 0.0)
+
     def test_a_checkpoint(self, tmp_path):
         """Weights and changed numbers of a file go on bit for bit."""
 
@@ -531,6 +571,11 @@ class TestOtherRules:
         push(model)
         push(other)
         for mine, theirs in zip(values(other.weights)[2:], values(model.weights)[2:], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        # And what joined them begins as under an optimizer that begins then.
+        alone = mlp()
+        push(compiled(OPTIMIZERS["adam"](), alone))
+        for mine, theirs in zip(values(other.weights)[:2], values(alone.weights)[:2], strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 

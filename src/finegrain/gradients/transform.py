@@ -150,8 +150,8 @@ def transformed(
     for result, gradient, variable in zip(results, gradients, variables, strict=True):
         if result is None:
             raise ValueError(
-                f"{transform.label} should return a tensor for {weight_path(variable)!r}; for no gradient "
-                "return zeros, and to hold the weight use Rule(..., trainable=False). "
+                f"{transform.label} should return a tensor for {weight_path(variable)!r}; for no "
+                "gradient return zeros, and to hold the weight use Rule(..., trainable=False). "
                 "Received: None"
             )
         tensor = ops.cast(result, gradient.dtype)

@@ -128,6 +128,8 @@ class State:
 
     def select(self, variables: Sequence[keras.Variable]) -> list[Selected]:
         """What the rules make of each of `variables`."""
+        if not variables:
+            return []  # Keras builds the optimizer of a legacy `.h5` file so
         book, saved = self.book, self.saved_selection or []
         self.problems = []
         matches = checkpoint.match_weights(

@@ -214,6 +214,7 @@ class PerWeight(keras.optimizers.Optimizer):
             self._step(list(grads), weights)
             return
         members = self._trainable_variables if weights is None else weights
+        self._check_variables_are_known(members)
         counted = [
             False if self._overwrite_variable_with_gradient(weight) else self._moves(weight)
             for weight in members

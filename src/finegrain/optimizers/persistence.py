@@ -13,7 +13,6 @@ from finegrain.optimizers import checkpoint
 from finegrain.optimizers.rulebook import LiveRule, Number
 from finegrain.optimizers.slots import STEP, weight_slots
 
-
 # The slots that belong to PerWeight itself, whatever optimizer moves a weight.
 SHARED_SLOTS = {"place", "accumulated_gradients", "model_variables_moving_average"}
 
