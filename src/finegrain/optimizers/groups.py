@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -117,7 +116,8 @@ class State:
         # On JAX, the step counts of all groups.
         self.counts: keras.Variable | None = None
         # The weights of the last step, and their places by group.
-        self._named: Counter[str] = Counter()
+        # The names of the groups' optimizers.
+        self._names: set[str] = set()
         self._parted: list[int] = []
         self._parts: list[list[int]] = []
         # Set while something watches the weights, which sees the gradients as the loss gave them.
@@ -176,10 +176,12 @@ class State:
     def _new_group(self, outcome: Outcome) -> Group:
         """A group without weights, whose variables no other has the names of."""
         template = self.book.template_of(outcome)
-        name = template.config.get("name", template.kind)
-        self._named[name] += 1
-        if self._named[name] > 1:
-            name = f"{name}_{self._named[name] - 1}"
+        given = name = template.config.get("name", template.kind)
+        count = 0
+        while name in self._names:
+            count += 1
+            name = f"{given}_{count}"
+        self._names.add(name)
         rate = GroupLearningRate(self.book, outcome)
         return Group(outcome, template.make(rate, outcome.weight_decay, name=name))
 
