@@ -23,7 +23,8 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
-    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="head")])
+    >>> inputs = keras.Input((1,))
+    >>> model = keras.Model(inputs, keras.layers.Dense(1, name="head")(inputs))
     >>> model.compile(fg.PerWeight("sgd", nonfinite="raise"), loss="mse")
     >>> x = np.array([[1.0], [np.nan], [1.0], [1.0]])
     >>> stop = fg.callbacks.TerminateOnNonFinite()
