@@ -1,5 +1,6 @@
 """Linear-chain conditional random fields: distributions over tag sequences."""
 
+from finegrain.crf.labels import allowed_sequences
 from finegrain.crf.linear_chain import LinearChain, decode
 
-__all__ = ["LinearChain", "decode"]
+__all__ = ["LinearChain", "allowed_sequences", "decode"]

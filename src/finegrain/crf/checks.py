@@ -10,6 +10,8 @@ import numpy as np
 from keras import ops
 
 from finegrain.crf.chain import Chain, Scores
+from finegrain.crf.host import known
+from finegrain.crf.labels import outside_message
 
 Tensor = Any
 
@@ -91,31 +93,13 @@ def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
     """
     num_tags = chain.scores.num_tags
     outside = ops.logical_and(chain.valid, ops.logical_or(tags < 0, tags >= num_tags))
-    if not _known(outside):
+    if not known(outside):
         return ops.any(outside, axis=1)
     places = np.argwhere(ops.convert_to_numpy(outside))
     if len(places):
-        row, time = places[0].tolist()
-        raise ValueError(
-            f"`tags` should be in [0, {num_tags}) at all positions of the mask; mask those without "
-            "a tag. (In the labels of a loss, negative tags are left out by themselves.) "
-            f"Received: tags[{row}, {time}]={int(ops.convert_to_numpy(tags)[row, time])}"
-        )
+        numbers = ops.convert_to_numpy(tags)
+        raise ValueError(outside_message(numbers, num_tags, *places[0].tolist()))
     return None
-
-
-def _known(x: Tensor) -> bool:
-    """Whether a tensor has values by now, instead of being traced by a compiler."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        from jax.core import Tracer
-
-        return not isinstance(x, Tracer)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return tf.executing_eagerly()
-    return True
 
 
 def checked_allowed(allowed: Tensor, shape: Sequence[Any], chain: Chain) -> Tensor:
@@ -152,6 +136,43 @@ def check_tags_shape(tags: Tensor, shape: Sequence[Any]) -> None:
             f"`tags` should have shape (batch, time), here {tuple(shape)}. "
             f"Received: tags.shape={tuple(tags.shape)}"
         )
+
+
+def checked_weight(
+    sample_weight: Tensor, batch: Sequence[Any], dtype: Any, positions: Any = None
+) -> Tensor:
+    """Sample weights as (batch,), a scalar, or, where positions may have weights, (batch, time).
+
+    Args:
+        sample_weight: What a user gave.
+        batch: The shape (batch,).
+        dtype: Of the result.
+        positions: The shape (batch, time), if weights of positions mean something.
+
+    Raises:
+        ValueError: if the weights are not one a sequence, or one a position.
+    """
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+    shape = tuple(weight.shape)
+    if len(shape) == 2 and shape[1] == 1:
+        weight = weight[:, 0]
+    if not shape or fits(weight.shape, batch):
+        return weight
+    if positions is not None:
+        if fits(shape, positions):
+            return weight
+        expected = f"(batch,) or (batch, time), here {tuple(batch)} or {tuple(positions)}"
+        cure = "."
+    else:
+        expected = f"(batch,), here {tuple(batch)}"
+        cure = (
+            ": what is scored is whole sequences or spans, and no position has a weight of its "
+            "own. To leave positions out, give them a negative tag."
+        )
+    raise ValueError(
+        f"`sample_weight` should have shape {expected}{cure} "
+        f"Received: sample_weight.shape={shape}"
+    )
 
 
 def fits(shape: Any, expected: Any) -> bool:

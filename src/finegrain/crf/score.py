@@ -51,7 +51,7 @@ def score(chain: Chain, tags: Tensor) -> Tensor:
 def difference(mine: Tensor, total: Tensor) -> Tensor:
     """The log-probability of a score among a total; −inf without a gradient if impossible."""
     impossible = ops.full_like(mine, float("-inf"))
-    return ops.where(mine > float("-inf"), mine - total, impossible)
+    return ops.where(ops.equal(mine, float("-inf")), impossible, mine - total)
 
 
 def tags_before(chain: Chain, tags: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.crf.checks import check_tags_shape
+from finegrain.crf.checks import check_tags_shape, checked_weight
 from finegrain.crf.linear_chain import decode
 from finegrain.losses.crf import as_tags
 
@@ -82,7 +82,8 @@ class SpanF1(keras.metrics.Metric):
             y_true: (batch, time) integer tags, negative where unknown.
             y_pred: (batch, time + tags + 2, tags + 1) potentials, or (batch, time) integer tags,
                 negative where masked.
-            sample_weight: (batch,) what each span of an example counts. Defaults to 1.
+            sample_weight: (batch,), (batch, 1) or a number: what each span of an example counts.
+                Defaults to 1.
 
         Raises:
             ValueError: if shapes do not fit, or there are weights of single positions.
@@ -106,12 +107,7 @@ class SpanF1(keras.metrics.Metric):
         )
         weight = None
         if sample_weight is not None:
-            weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
-            if len(weight.shape) != 1:
-                raise ValueError(
-                    "`sample_weight` should have shape (batch,): spans have no weight of a "
-                    f"position. Received: sample_weight.shape={tuple(weight.shape)}"
-                )
+            weight = checked_weight(sample_weight, tags.shape[:1], "float32")
         for counter, reading in ((self._true, true), (self._found, mine), (self._right, both)):
             counter.assign_add(reading.count(len(self.scheme.types), weight))
 
@@ -175,7 +171,7 @@ class Reading:
         spans = ops.one_hot(kind, types + 1, dtype="float32")[:, :, 1:]  # (B, T, types)
         if weight is None:
             return ops.sum(spans, axis=(0, 1))
-        return ops.sum(ops.sum(spans, axis=1) * weight[:, None], axis=0)
+        return ops.sum(ops.sum(spans, axis=1) * ops.reshape(weight, (-1, 1)), axis=0)
 
 
 def _f1(right: Tensor, true: Tensor, found: Tensor) -> Tensor:

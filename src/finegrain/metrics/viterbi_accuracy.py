@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.crf.checks import check_tags_shape
+from finegrain.crf.checks import check_tags_shape, checked_weight
 from finegrain.crf.linear_chain import decode
 from finegrain.losses.crf import as_tags
 
@@ -19,7 +19,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
     """The share of positions whose tag in the most probable sequence is the true one.
 
     Masked positions and those with a negative tag do not count. Sample weights have shape
-    (batch,) or (batch, time).
+    (batch,), (batch, 1) or (batch, time), or are one number.
 
     Args:
         name: The metric's name.
@@ -46,14 +46,18 @@ class ViterbiAccuracy(keras.metrics.Mean):
         Args:
             y_true: (batch, time) integer tags, negative where unknown.
             y_pred: (batch, time + tags + 2, tags + 1) potentials.
-            sample_weight: (batch,) or (batch, time).
+            sample_weight: (batch,), (batch, 1), (batch, time) or a number.
+
+        Raises:
+            ValueError: if shapes do not fit.
         """
         tags = as_tags(y_true)
         decoded = decode(y_pred)
         check_tags_shape(tags, decoded.shape)
         counted = ops.cast(ops.logical_and(decoded >= 0, tags >= 0), self.dtype)
         if sample_weight is not None:
-            weight = ops.cast(ops.convert_to_tensor(sample_weight), self.dtype)
+            shape = tags.shape
+            weight = checked_weight(sample_weight, shape[:1], self.dtype, positions=shape)
             counted = counted * (weight[:, None] if len(weight.shape) == 1 else weight)
         super().update_state(ops.cast(decoded == tags, self.dtype), sample_weight=counted)
 
