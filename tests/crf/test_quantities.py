@@ -194,13 +194,6 @@ def test_top_k(case):
 
 @few
 @given(case=cases())
-def test_first_of_top_k_is_the_mode(case):
-    """The best of the k best scores as the mode does."""
-    np.testing.assert_array_equal(value(case, "top_k")[1][:, 0], value(case, "mode")[1])
-
-
-@few
-@given(case=cases())
 def test_sample_is_possible(case):
     """Samples are possible sequences, with −1 where masked and where none is possible."""
     found = value(case, "sample")

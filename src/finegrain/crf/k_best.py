@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from finegrain.crf.chain import Chain, ends
-from finegrain.crf.loops import scan
+from finegrain.crf.loops import scan, top_k
 
 Tensor = Any
 
@@ -21,7 +21,8 @@ def k_best(chain: Chain, k: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         tags: (B, k, T) int32, anything at masked positions.
-        scores: (B, k), best first; −inf where there are no more sequences.
+        scores: (B, k), best first; −inf where there are no more sequences. Of equally good ones
+            that with the smaller last tag comes first, or else with the smaller one before, …
 
     References:
         Frank Soong, Eng-Fong Huang, A tree-trellis based fast search for finding the N best
@@ -44,14 +45,14 @@ def k_best(chain: Chain, k: int) -> tuple[Tensor, Tensor]:
         moves = xs[3] if scores.per_step else scores.transitions[None]
         ways = best[:, None] + ops.transpose(moves, (0, 2, 1))[:, :, :, None]
         ways = ops.reshape(ways, (-1, num_tags, num_tags * k))  # (B, K to, K from · k)
-        arrived, origin = ops.top_k(ways, k)  # (B, K, k)
+        arrived, origin = top_k(ways, k)  # (B, K, k)
         arrived = ops.where(first, start, arrived) + emission
         return ops.where(valid, arrived, best), (ops.cast(origin, "int32"),)
 
     zeros = ops.zeros_like(emissions[0]) + ops.zeros_like(start)
     best, (origins,) = scan(forward, zeros, xs, ["int32"])
     ways = ops.reshape(best + scores.end[:, None], (-1, num_tags * k))
-    found, way = ops.top_k(ways, k)  # (B, k)
+    found, way = top_k(ways, k)  # (B, k)
     # An empty chain has one sequence, of no tags.
     alone = ops.concatenate([ops.zeros((1,), found.dtype), worst[0]])
     found = ops.where(ops.any(chain.valid, axis=1)[:, None], found, alone)

@@ -186,7 +186,9 @@ class LinearChain:
 
         Returns:
             (tags, scores): int32 tags (batch, k, time), −1 where masked, and scores (batch, k).
-            Where fewer than k sequences are possible the remaining tags are −1, with scores −inf.
+            The first is that of `mode()`, also where others are as good, and each k begins as a
+            smaller one. Where fewer than k sequences are possible the remaining tags are −1, with
+            scores −inf.
 
         Raises:
             ValueError: if k is not a positive integer.
@@ -194,7 +196,8 @@ class LinearChain:
         shifted, offset = self._chain.shifted()
         tags, scores = k_best(shifted, checked_count(k, "k"))
         tags = ops.where((scores > -np.inf)[:, :, None], tags, -1)
-        return self._masked(tags, axis=1), scores + offset[:, None]
+        tags = self._masked(tags, axis=1)
+        return _mode_first(tags, self.mode()[0], scores), scores + offset[:, None]
 
     def marginals(self) -> Tensor:
         """The probability of each tag at each position: (batch, time, tags), 0 where masked."""
@@ -254,6 +257,23 @@ class LinearChain:
 
     def _in_time(self, x: Tensor) -> Tensor:
         return x[:, :0] if self._shape[1] == 0 else x
+
+
+def _mode_first(tags: Tensor, mode: Tensor, scores: Tensor) -> Tensor:
+    """(batch, k, time) tags with the mode before the others, which stay in their order.
+
+    Among sequences that are equally good `mode` chooses as each backend is fastest. It may be none
+    of the k then: the last of them, which is as good, makes room.
+    """
+    k = tags.shape[1]
+    is_mode = ops.all(tags == mode[:, None], axis=2)  # (B, k)
+    is_mode = ops.logical_and(is_mode, scores > -np.inf)
+    place = ops.where(ops.any(is_mode, axis=1), ops.argmax(is_mode, axis=1), k - 1)[:, None]
+    order = ops.arange(k, dtype=place.dtype)[None]  # (1, k)
+    order = ops.where(order <= place, order - 1, order)  # One further on until the place.
+    moved = ops.take_along_axis(tags, ops.maximum(order, 0)[:, :, None], axis=1)
+    first = ops.where((scores[:, 0] > -np.inf)[:, None], mode, tags[:, 0])
+    return ops.concatenate([first[:, None], moved[:, 1:]], axis=1)
 
 
 def decode(potentials: Tensor) -> Tensor:

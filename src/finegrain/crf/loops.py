@@ -116,3 +116,16 @@ def take_rows(table: Tensor, index: Tensor) -> Tensor:
 
         return tf.gather(table, index)
     return ops.take(table, index, axis=0)
+
+
+def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(..., k) the largest along the last axis of (..., K), and their places.
+
+    Of equal ones the earlier come first; `torch.topk` promises nothing about them.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        values, places = torch.sort(x, dim=-1, descending=True, stable=True)
+        return values[..., :k], places[..., :k]
+    return ops.top_k(x, k)
