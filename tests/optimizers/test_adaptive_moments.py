@@ -216,12 +216,24 @@ def test_state_is_saved_as_float32():
         ({"beta_1": 1.0}, r"`beta_1` should be a number in \[0, 1\)"),
         ({"epsilon": 0.0}, "`epsilon` should be a finite number > 0"),
         ({"min_weight": 2.0}, r"`min_weight` should be a number in \[0, 1\]"),
+        ({"min_weight": 0.999}, r"`min_weight` should be at most 0\.9"),
     ],
 )
 @pytest.mark.parametrize("make", [AdaptiveMoments, AdaX])
 def test_arguments(make, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize("beta_2", [0.9, 0.999, 1.0])
+def test_adams_beta_2_is_refused_by_adax(beta_2):
+    """It would be deaf after seven steps. Files that have it can still be read."""
+    with pytest.raises(ValueError, match=r"AdaX's `beta_2` .* such as 1e-4.*Received: beta_2="):
+        AdaX(beta_2=beta_2)
+    config = AdaX(0.1).get_config() | {"beta_2": beta_2, "min_weight": 0.95}
+    with pytest.warns(UserWarning, match="Restored as it was saved"):
+        again = AdaX.from_config(config)
+    assert again.get_config() == config
 
 
 def test_adam_is_the_default():

@@ -71,15 +71,50 @@ def test_sum_of_the_weights():
     [
         (lambda: AdamDecay(1.0), "`beta_2` should be less than 1"),
         (lambda: AdamDecay(0.0), "`beta_2` should be a finite number > 0"),
-        (lambda: AdaXDecay(1.1), "`beta_2` should be at most 1"),
+        (lambda: AdamDecay(1e-4), r"Adam's `beta_2` should be at least 0\.1.*AdaXDecay\(1e-4\)"),
+        (lambda: AdaXDecay(0.999), r"AdaX's `beta_2` .* at most 0\.1.*AdamDecay\(0\.999\)"),
+        (lambda: AdaXDecay(1.1), r"AdaX's `beta_2` should be at most 0\.1"),
         (lambda: AdaXDecay(-1e-4), "`beta_2` should be a finite number > 0"),
         (lambda: PowerDecay(1.5), "`exponent` should be at most 1"),
+        (lambda: PowerDecay(1e-4), r"`exponent` should be at least 0\.1.*Adafactor's 0\.8"),
         (lambda: PowerDecay("0.8"), "`exponent` should be a finite number > 0"),
     ],
 )
 def test_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("beta_2", "settled"), [(1e-4, 46_054), (0.1, 48), (0.999, 6.65)])
+def test_when_adax_is_settled(beta_2, settled):
+    """All but 1 % of what the moment will ever be, at the border and beyond it."""
+    assert math.log(100) / math.log1p(beta_2) == pytest.approx(settled, rel=0.01)
+
+
+def test_the_border_of_adax():
+    """The same by the weights: what is kept of the moment to the end."""
+    beta_2, settled = 0.1, 48
+    w = ops.convert_to_numpy(AdaXDecay(beta_2)(np.arange(1, 2_000, dtype="float32")))
+    kept = np.prod(1 - w[settled:].astype("float64"))
+    np.testing.assert_allclose(1 - kept, 0.01, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (AdaXDecay, {"beta_2": 0.999}),
+        (AdamDecay, {"beta_2": 1e-4}),
+        (PowerDecay, {"exponent": 0.01}),
+    ],
+)
+def test_what_the_first_release_saved(kind, config):
+    """Numbers that are refused by now come back from files, with a warning; impossible ones not."""
+    with pytest.warns(UserWarning, match="Restored as it was saved"):
+        policy = kind.from_config(config)
+    assert policy.get_config() == config
+    assert 0 < float(policy(3)) < 1
+    with pytest.raises(ValueError, match="should be"):
+        kind.from_config(dict.fromkeys(config, 2.0))
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,7 @@ def checked_weight(
             "own. To leave positions out, give them a negative tag."
         )
     raise ValueError(
-        f"`sample_weight` should have shape {expected}{cure} "
-        f"Received: sample_weight.shape={shape}"
+        f"`sample_weight` should have shape {expected}{cure} Received: sample_weight.shape={shape}"
     )
 
 

@@ -13,8 +13,10 @@ from finegrain.checks import checked_positive, finite
 from finegrain.optimizers.decay import (
     AdamDecay,
     AdaXDecay,
+    NotMeantError,
     checked_min_weight,
     checked_policy,
+    warn_of,
 )
 from finegrain.optimizers.slots import add_precise_slot, precise_dtype
 from finegrain.optimizers.sparse import dense
@@ -43,7 +45,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
             steps are small: a tenth of the learning rate at the first, with $\beta_1$ = 0.9.
         epsilon_inside: Whether the divisor is $\sqrt{\hat v_t + \epsilon}$, as the paper of AdaX
             has it.
-        min_weight: A number in [0, 1] that $w_t$ does not fall below. With 1e-5 a policy
+        min_weight: A number in [0, 0.9] that $w_t$ does not fall below. With 1e-5 a policy
             that would listen to nothing in the end keeps a memory of some 100,000 steps.
         weight_decay: Decoupled weight decay, per unit of learning rate, or `None`.
         name: The optimizer's name.
@@ -198,7 +200,15 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         config = dict(config)
         if isinstance(config.get("decay"), dict):
             config["decay"] = keras.saving.deserialize_keras_object(config["decay"], custom_objects)
-        return super().from_config(config, custom_objects)
+        # What the first release took is restored, also where it is refused by now.
+        min_weight = config.pop("min_weight", 0.0)
+        optimizer = super().from_config(config, custom_objects)
+        try:
+            optimizer.min_weight = checked_min_weight(min_weight)
+        except NotMeantError as error:
+            warn_of(error)
+            optimizer.min_weight = float(min_weight)
+        return optimizer
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -218,10 +228,11 @@ class AdaX(AdaptiveMoments):
         learning_rate: A float, a Keras `LearningRateSchedule` or a function without arguments.
             The paper's code takes 5e-3 with a weight decay of 5e-2.
         beta_1: How much of the momentum a step keeps, in [0, 1).
-        beta_2: The number, small beside 1, by which the memory grows, in (0, 1].
+        beta_2: The number, small beside 1, by which the memory grows, in (0, 0.1]. It is not
+            Adam's: 0.999 would settle the second moment for ever after seven steps.
         weight_decay: Decoupled weight decay, per unit of learning rate, or `None`.
         epsilon: A number > 0, of the unit of a squared gradient.
-        min_weight: A number in [0, 1] that the weight of the newest squared gradient does not
+        min_weight: A number in [0, 0.9] that the weight of the newest squared gradient does not
             fall below.
         name: The optimizer's name.
         **kwargs: Arguments that all Keras optimizers have, such as `clipnorm`.
@@ -256,7 +267,7 @@ class AdaX(AdaptiveMoments):
         self,
         learning_rate: Any = 0.001,
         beta_1: float = 0.9,
-        beta_2: float = 1e-4,
+        beta_2: float | AdaXDecay = 1e-4,
         weight_decay: float | None = None,
         *,
         epsilon: float = 1e-12,
@@ -264,7 +275,7 @@ class AdaX(AdaptiveMoments):
         name: str | None = "adax",
         **kwargs: Any,
     ) -> None:
-        policy = AdaXDecay(beta_2)
+        policy = beta_2 if isinstance(beta_2, AdaXDecay) else AdaXDecay(beta_2)
         super().__init__(
             learning_rate,
             beta_1,
@@ -285,3 +296,13 @@ class AdaX(AdaptiveMoments):
         for fixed in ("decay", "momentum_correction", "epsilon_inside"):
             del config[fixed]
         return config | {"beta_2": self.beta_2}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> AdaX:
+        """The optimizer that `get_config` describes."""
+        config = dict(config)
+        if "beta_2" in config:
+            config["beta_2"] = AdaXDecay.from_config({"beta_2": config["beta_2"]})
+        return super().from_config(config, custom_objects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,21 @@ from keras import ops
 from finegrain.checks import checked_positive, finite
 from finegrain.optimizers.conditional import is_traced, outside_of_graphs
 
+# Beyond these no average is left. AdaX's moment is settled to 99 % after 48 steps; of Adam's,
+# and of a power's at its millionth step, 9 tenths and 1 fourth are the newest gradient's.
+LARGEST_ADAX_BETA_2 = 0.1
+SMALLEST_ADAM_BETA_2 = 0.1
+SMALLEST_EXPONENT = 0.1
+LARGEST_MIN_WEIGHT = 0.9
+
 CHECKED_STEPS = (1, 2, 3, 10, 100, 10_000, 887_273, 10_000_000)
+
+
+class NotMeantError(ValueError):
+    """A number that the formula allows and that nobody can mean.
+
+    The first release took it: it is still restored from a file, with a warning.
+    """
 
 
 class DecayPolicy(ABC):
@@ -57,7 +72,11 @@ class AdamDecay(DecayPolicy):
     It falls from 1 to $1 - \beta_2$ and stays there.
 
     Args:
-        beta_2: A number in (0, 1).
+        beta_2: A number in [0.1, 1), near 1: it remembers $1 / (1 - \beta_2)$ steps. (Below 0.1
+            more than nine tenths would be the newest squared gradient: no average.)
+
+    Raises:
+        ValueError: if it is out of range.
 
     Example:
     >>> from finegrain.optimizers import AdamDecay
@@ -73,6 +92,13 @@ class AdamDecay(DecayPolicy):
         self.beta_2 = checked_positive("beta_2", beta_2)
         if self.beta_2 >= 1:
             raise ValueError(f"`beta_2` should be less than 1. Received: beta_2={beta_2!r}")
+        if self.beta_2 < SMALLEST_ADAM_BETA_2:
+            raise NotMeantError(
+                f"Adam's `beta_2` should be at least {SMALLEST_ADAM_BETA_2}, and is near 1, such as "
+                "0.999: so small, the moment would be little but the newest squared gradient. The "
+                "small number is that of AdaX: `AdaX(beta_2=1e-4)` or `AdaXDecay(1e-4)`. "
+                f"Received: beta_2={beta_2!r}"
+            )
 
     def __call__(self, step: Any) -> Any:
         """$w_t$ of the step or steps $t$."""
@@ -82,6 +108,11 @@ class AdamDecay(DecayPolicy):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal policy."""
         return {"beta_2": self.beta_2}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> AdamDecay:
+        """The policy that `get_config` describes."""
+        return _restored(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -95,7 +126,12 @@ class AdaXDecay(DecayPolicy):
     $4.6 / \beta_2$ steps.
 
     Args:
-        beta_2: A number > 0, at most 1.
+        beta_2: A number > 0, small beside 1 and at most 0.1: what is added to 1, where Adam's is
+            taken from 1. With 0.1 all but 1 % of the moment is settled for ever after 48
+            steps; with 0.999, Adam's, it would be after 7.
+
+    Raises:
+        ValueError: if it is out of range.
 
     Example:
     >>> from finegrain.optimizers import AdaXDecay
@@ -115,10 +151,13 @@ class AdaXDecay(DecayPolicy):
 
     def __init__(self, beta_2: float = 1e-4) -> None:
         self.beta_2 = checked_positive("beta_2", beta_2)
-        if self.beta_2 > 1:
-            raise ValueError(
-                "`beta_2` should be at most 1: AdaX's is the small number that is added to 1, "
-                f"such as 1e-4. Received: beta_2={beta_2!r}"
+        if self.beta_2 > LARGEST_ADAX_BETA_2:
+            kind = NotMeantError if self.beta_2 <= 1 else ValueError
+            raise kind(
+                f"AdaX's `beta_2` should be at most {LARGEST_ADAX_BETA_2}: it is the small number "
+                "that is added to 1, such as 1e-4, and after 4.6 / beta_2 steps the second moment "
+                "listens to nothing new. What Adam calls beta_2=0.999 is `AdamDecay(0.999)`, the "
+                f"policy of `AdaptiveMoments`. Received: beta_2={beta_2!r}"
             )
 
     def __call__(self, step: Any) -> Any:
@@ -131,6 +170,11 @@ class AdaXDecay(DecayPolicy):
         """The arguments that make an equal policy."""
         return {"beta_2": self.beta_2}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> AdaXDecay:
+        """The policy that `get_config` describes."""
+        return _restored(cls, config)
+
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class PowerDecay(DecayPolicy):
@@ -142,7 +186,10 @@ class PowerDecay(DecayPolicy):
     weights is infinite: however late, the moment still follows the gradients.
 
     Args:
-        exponent: The number $c$ in (0, 1].
+        exponent: The number $c$ in [0.1, 1]: at step $t$ it remembers some $t^c$ steps.
+
+    Raises:
+        ValueError: if it is out of range.
 
     Example:
     >>> from finegrain.optimizers import PowerDecay
@@ -161,6 +208,12 @@ class PowerDecay(DecayPolicy):
                 "`exponent` should be at most 1: beyond, the moment would soon listen to nothing. "
                 f"Received: exponent={exponent!r}"
             )
+        if self.exponent < SMALLEST_EXPONENT:
+            raise NotMeantError(
+                f"`exponent` should be at least {SMALLEST_EXPONENT}, such as Adafactor's 0.8: at "
+                "step t the moment remembers t ** exponent steps, so few even after a million. "
+                f"Received: exponent={exponent!r}"
+            )
 
     def __call__(self, step: Any) -> Any:
         """$w_t$ of the step or steps $t$."""
@@ -169,6 +222,27 @@ class PowerDecay(DecayPolicy):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal policy."""
         return {"exponent": self.exponent}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PowerDecay:
+        """The policy that `get_config` describes."""
+        return _restored(cls, config)
+
+
+def _restored(kind: type[Any], config: dict[str, Any]) -> Any:
+    """A policy from a file: also one that could not be made any more, with a warning."""
+    try:
+        return kind(**config)
+    except NotMeantError as error:
+        warn_of(error)
+        policy = kind()
+        vars(policy).update({name: float(value) for name, value in config.items()})
+        return policy
+
+
+def warn_of(error: NotMeantError) -> None:
+    """Says of what a file holds why it could not be made any more."""
+    warnings.warn(f"Restored as it was saved, though not to be advised: {error}", stacklevel=3)
 
 
 def checked_policy(decay: Any) -> Callable[[Any], Any]:
@@ -197,6 +271,12 @@ def checked_min_weight(min_weight: Any) -> float:
     if number is None or not 0 <= number <= 1:
         raise ValueError(
             "`min_weight` should be a number in [0, 1], such as 1e-5. "
+            f"Received: min_weight={min_weight!r}"
+        )
+    if number > LARGEST_MIN_WEIGHT:
+        raise NotMeantError(
+            f"`min_weight` should be at most {LARGEST_MIN_WEIGHT}: it is what the newest squared "
+            "gradient weighs at least, such as 1e-5, and not what is kept of the past. "
             f"Received: min_weight={min_weight!r}"
         )
     return number
