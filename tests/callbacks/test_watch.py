@@ -328,9 +328,19 @@ class TestTensorBoard:
         """The message says what to install, or to leave out."""
         monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
         watch = fg.callbacks.Watch(tmp_path / "logs")
-        with pytest.raises(ModuleNotFoundError, match=r"finegrain\[tensorboard\]") as error:
+        with pytest.raises(ModuleNotFoundError, match="pip install tensorboard, or leave") as error:
             fit(compiled(fg.PerWeight("sgd")), watch)
         assert "leave `log_dir` out" in str(error.value)
+
+    def test_plot_without_matplotlib(self, monkeypatch):
+        """So does that of the picture."""
+        watch = fg.callbacks.Watch()
+        watch.steps.append(0)
+        for name in ("matplotlib.colors", "matplotlib.figure"):
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, "finegrain.monitoring.plots", raising=False)
+        with pytest.raises(ModuleNotFoundError, match="A picture needs .*pip install matplotlib"):
+            watch.plot()
 
 
 class TestErrors:

@@ -10,7 +10,7 @@ from keras import layers, optimizers
 from rich.console import Console
 
 import finegrain as fg
-from finegrain.monitoring.describe import Description
+from finegrain.monitoring.describe import Description, WeightReport
 
 KEYS = [
     "path",
@@ -35,6 +35,32 @@ def small_model():
         ],
         name="model",
     )
+
+
+PATHS = [
+    f"transformer_layer_{layer}/self_attention_layer/{name}"
+    for layer in (0, 1)
+    for name in ("query/kernel", "attention_output/bias")
+]
+
+
+def of_paths(paths):
+    """A description of weights of these paths, each under two rules."""
+    rest = (1.0, 1e-4, 0.004, (), True, ("no decay", "slow"))
+    return Description([WeightReport(path, (2, 4), 8, "AdamW", *rest) for path in paths])
+
+
+def printed(description, width):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(description)
+    return console.file.getvalue()
+
+
+def first_column(text):
+    """What stands in the lines of the table's first column."""
+    _, header, _, *lines = text.splitlines()
+    table = lines[: next(place for place, line in enumerate(lines) if not line.strip())]
+    return [line[: header.index("shape")].strip() for line in table]
 
 
 def rule(weights, multiplier, name=None):
@@ -209,10 +235,29 @@ class TestPrinting:
             rule(r"^bert_backbone_transformer_layer_[0-9]+_self_attention_output/kernel$", 1e-5),
             rule("bias", 12345.678),
         ]
-        text = str(
-            optimizer_with(*rules, weight_decay=0.0123456).describe(large_model(layer_count))
+        description = optimizer_with(*rules, weight_decay=0.0123456).describe(
+            large_model(layer_count)
         )
-        assert max(map(len, text.splitlines())) <= 80
+        assert max(map(len, printed(description, 80).splitlines())) <= 80
+
+    @pytest.mark.parametrize("width", [70, 80, 140, None])
+    def test_paths_are_whole(self, width):
+        """Broken at a slash where a console is narrow, and nowhere in plain text."""
+        description = of_paths(PATHS)
+        text = str(description) if width is None else printed(description, width)
+        assert width is None or max(map(len, text.splitlines())) <= width
+        lines = first_column(text)
+        assert "".join(lines) == "".join(PATHS)
+        if width in (140, None):
+            assert lines == PATHS
+        names = {name for path in PATHS for name in path.split("/")}
+        assert {name for line in lines for name in line.strip("/").split("/")} == names
+        assert {"decay,", "slow"} <= set(text.split())
+
+    def test_names_longer_than_the_room(self):
+        """They are broken where nothing else can be done, and nothing is lost."""
+        path = "layer_" + "x" * 60 + "/kernel"
+        assert "".join(first_column(printed(of_paths([path]), 60))) == path
 
     def test_large_model_folds(self):
         """Two hundred weights are a line a group, with the number of its weights."""
@@ -231,9 +276,7 @@ class TestPrinting:
     def test_rich_prints_the_same_table(self):
         """Printed by rich at eighty columns it is the plain text."""
         description = optimizer_with(rule("bias", 2)).describe(small_model())
-        console = Console(file=io.StringIO(), width=80, color_system=None)
-        console.print(description)
-        assert console.file.getvalue() == str(description)
+        assert printed(description, 80) == str(description)
 
     @pytest.mark.parametrize("expression", ["[a-z]+", "head[/]", ":smile:|head"])
     def test_expressions_are_shown_as_they_are(self, expression):

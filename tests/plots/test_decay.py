@@ -1,9 +1,12 @@
 """The picture of decay policies: what it draws is what the formulas say."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import finegrain as fg
+from finegrain.extras import needs
 from finegrain.optimizers import AdaXDecay
 
 pytest.importorskip("matplotlib")
@@ -35,3 +38,17 @@ def test_own_policies(tmp_path):
 def test_steps(steps):
     with pytest.raises(ValueError, match="`steps` should be an integer >= 2"):
         fg.plots.decay_policies(steps=steps)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "numpy"])
+def test_without_matplotlib(package, monkeypatch):
+    """What is missing is named with the cure; what matplotlib itself lacks stays as it is."""
+    missing = ModuleNotFoundError("No module", name=f"{package}.figure")
+    with pytest.raises(ModuleNotFoundError) as caught, needs("matplotlib", "A picture"):
+        raise missing
+    if package != "matplotlib":
+        assert caught.value is missing
+        return
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"^A picture needs .*pip install matplotlib\.$"):
+        fg.plots.decay_policies()

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.extras import needs
 from finegrain.optimizers.per_weight import PerWeight
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ class Watch(keras.callbacks.Callback):
             The figure, not attached to any window: `figure.savefig("name.png")`.
 
         Raises:
+            ModuleNotFoundError: without matplotlib.
             ValueError: if nothing was recorded yet.
         """
         if not self.steps:
@@ -275,12 +277,6 @@ class _EventWriter:
 
 
 def _event_writer(log_dir: Path) -> _EventWriter:
-    try:
+    instead = f"leave `log_dir` out to keep the records in memory. Received: log_dir='{log_dir}'"
+    with needs("tensorboard", "A Watch with a `log_dir`", instead):
         return _EventWriter(log_dir)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Watch writes to TensorBoard by its own package, which is not installed: "
-            "pip install 'finegrain[tensorboard]', or leave `log_dir` out to keep the records in "
-            f"memory. Received: log_dir={str(log_dir)!r}",
-            name=error.name,
-        ) from error

@@ -90,7 +90,8 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
             )
         if on_forbidden not in ("raise", "drop"):
             raise ValueError(
-                f"`on_forbidden` should be 'raise' or 'drop'. Received: on_forbidden={on_forbidden!r}"
+                "`on_forbidden` should be 'raise' or 'drop'. "
+                f"Received: on_forbidden={on_forbidden!r}"
             )
         self.per = per
         self.on_forbidden = on_forbidden

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +12,13 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+# As text lines are as long as they are; a console of rich has a width.
+WIDEST = 10_000
+NARROWEST = 16
 
 
 @dataclass(frozen=True)
@@ -94,20 +100,12 @@ class Description:
         gradients = list(dict.fromkeys(r.gradient for r in self.reports if r.gradient))
         names = list(dict.fromkeys(name for report in self.reports for name in report.rules))
         inline = all(len(", ".join(report.rules)) <= 24 for report in self.reports)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        table.add_column("weights" if folded else "weight", overflow="fold")
-        table.add_column("params" if folded else "shape", justify="right", no_wrap=True)
-        table.add_column("rate ×", justify="right", no_wrap=True)
-        table.add_column("rate", justify="right", no_wrap=True)
-        table.add_column("decay", justify="right", no_wrap=True)
-        if gradients:
-            table.add_column("gradient", justify="center")
-        table.add_column("rules", overflow="fold")
+        rows: list[list[Any]] = []
         for group in groups:
             first = group[0]
             shape = "×".join(map(str, first.shape)) or "scalar"
             row: list[Any] = [
-                Text(_together([report.path for report in group])),
+                _together([report.path for report in group]),
                 f"{sum(report.parameters for report in group):,}" if folded else shape,
                 f"{first.learning_rate_multiplier:.3g}",
                 f"{first.effective_learning_rate:.3g}" if first.trainable else "held",
@@ -120,7 +118,8 @@ class Description:
                 row.append("–" if place is None else str(1 + place))
             shown = first.rules if inline else [str(1 + names.index(n)) for n in first.rules]
             row.append(Text(", ".join(dict.fromkeys(shown)) or "–"))
-            table.add_row(*row)
+            rows.append(row)
+        table = self._table(rows, folded, bool(gradients), console, options)
         yield table
         if not inline:
             # Long names, once each.
@@ -140,8 +139,39 @@ class Description:
             f"{len(held)} held; {usual} where no other is named"
         )
 
+    def _table(
+        self,
+        rows: Sequence[Sequence[Any]],
+        folded: bool,
+        gradients: bool,
+        console: Console,
+        options: ConsoleOptions,
+    ) -> Table:
+        """The rows, of which the first column is broken between names where room is short."""
+        longest = max((len(row[0]) for row in rows), default=0)
+
+        def table(room: int, narrow: bool = False) -> Table:
+            made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+            made.add_column("weights" if folded else "weight", no_wrap=True)
+            made.add_column("params" if folded else "shape", justify="right", no_wrap=True)
+            made.add_column("rate ×", justify="right", no_wrap=True)
+            made.add_column("rate", justify="right", no_wrap=True)
+            made.add_column("decay", justify="right", no_wrap=True)
+            if gradients:
+                made.add_column("gradient", justify="center", no_wrap=True)
+            made.add_column("rules", overflow="fold")
+            for row in rows:
+                rules = Text("\n".join(row[-1].plain.split())) if narrow else row[-1]
+                made.add_row(Text(_broken(row[0], room)), *row[1:-1], rules)
+            return made
+
+        # At their narrowest the others leave so much: rules are broken first, between their names.
+        wide = options.update(width=WIDEST)
+        others = Measurement.get(console, wide, table(WIDEST, narrow=True))
+        return table(max(options.max_width - (others.maximum - longest), NARROWEST))
+
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=80, color_system=None, legacy_windows=False)
+        console = Console(file=io.StringIO(), width=WIDEST, color_system=None, legacy_windows=False)
         console.print(self)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -174,6 +204,21 @@ def _together(paths: Sequence[str]) -> str:
         return f"…/{parts[0][-1]} {count}"
     first, last = parts[0][0], parts[-1][0]
     return f"{first} … {last} {count}"
+
+
+def _broken(path: str, room: int) -> str:
+    """The path in lines of at most so many characters, within a name only if it is longer."""
+    if len(path) <= room:
+        return path
+    lines = [""]
+    for name in re.findall("[^/]*/|[^/]+", path):
+        indent = "  " if 2 + len(name) <= room else ""
+        parts = [name[start : start + room] for start in range(0, len(name), room)]
+        if len(lines[-1]) + len(name) <= room:
+            lines[-1] += name
+        else:
+            lines += [indent + part for part in parts]
+    return "\n".join(line for line in lines if line)
 
 
 def _short(name: str, width: int = 70) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+
+from finegrain.extras import needs
+
+with needs("matplotlib", "A picture"):
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
 
 
 def matrices(

@@ -94,7 +94,7 @@ class AdamDecay(DecayPolicy):
             raise ValueError(f"`beta_2` should be less than 1. Received: beta_2={beta_2!r}")
         if self.beta_2 < SMALLEST_ADAM_BETA_2:
             raise NotMeantError(
-                f"Adam's `beta_2` should be at least {SMALLEST_ADAM_BETA_2}, and is near 1, such as "
+                f"Adam's `beta_2` should be at least {SMALLEST_ADAM_BETA_2}, near 1, such as "
                 "0.999: so small, the moment would be little but the newest squared gradient. The "
                 "small number is that of AdaX: `AdaX(beta_2=1e-4)` or `AdaXDecay(1e-4)`. "
                 f"Received: beta_2={beta_2!r}"

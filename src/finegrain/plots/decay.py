@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
+from finegrain.extras import needs
 from finegrain.optimizers.decay import AdamDecay, AdaXDecay, PowerDecay
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def decay_policies(
     Returns:
         The figure, not attached to any window: `figure.savefig("name.png")`.
 
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+        ValueError: if `steps` is no integer >= 2.
+
     Example:
     >>> import finegrain as fg
     >>> figure = fg.plots.decay_policies()
@@ -46,7 +51,8 @@ def decay_policies(
     References:
         Su Jianlin, A brief analysis of the AdaX optimizer, 2020, https://kexue.fm/archives/7387
     """
-    from matplotlib.figure import Figure
+    with needs("matplotlib", "A picture"):
+        from matplotlib.figure import Figure
 
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
         raise ValueError(f"`steps` should be an integer >= 2. Received: steps={steps!r}")
