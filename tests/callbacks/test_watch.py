@@ -339,7 +339,7 @@ class TestTensorBoard:
         for name in ("matplotlib.colors", "matplotlib.figure"):
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, "finegrain.monitoring.plots", raising=False)
-        with pytest.raises(ModuleNotFoundError, match="A picture needs .*pip install matplotlib"):
+        with pytest.raises(ModuleNotFoundError, match=r"A picture .*pip install matplotlib"):
             watch.plot()
 
 

@@ -1,6 +1,7 @@
 """The negative log-likelihood: by hand, and as a loss among Keras's own."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -117,6 +118,10 @@ def test_config_round_trip():
     assert isinstance(again, CRFNegativeLogLikelihood)
     assert again.get_config() == loss.get_config()
     assert (again.per, again.reduction, again.name) == ("tag", "sum", "nll")
+    drop = CRFNegativeLogLikelihood.from_config(loss.get_config() | {"on_forbidden": "drop"})
+    assert drop.on_forbidden == drop.get_config()["on_forbidden"] == "drop"
+    first_release = {"name": "nll", "reduction": "sum", "per": "tag"}
+    assert CRFNegativeLogLikelihood.from_config(first_release).on_forbidden == "raise"
 
 
 @pytest.mark.parametrize("per", ["token", None, 1])
@@ -124,6 +129,81 @@ def test_wrong_per(per):
     """`per` is one of three words."""
     with pytest.raises(ValueError, match=r"`per` should be .* 'batch_tag'\. Received: per="):
         CRFNegativeLogLikelihood(per)
+
+
+def test_wrong_on_forbidden():
+    with pytest.raises(ValueError, match=r"'raise' or 'drop'\. Received: on_forbidden='mask'"):
+        CRFNegativeLogLikelihood(on_forbidden="mask")
+
+
+SQUARE = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1]])  # batch == time
+
+
+def square_potentials():
+    emissions = ops.convert_to_tensor(np.concatenate([EMISSIONS, EMISSIONS[:1] + 1]))
+    mask = ops.ones((3, 3), dtype="bool")
+    return pack(emissions, *map(ops.convert_to_tensor, (TRANSITIONS, START, END)), mask)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2,), (2, 1), (1, 3), (3, 1, 1), (1,)])
+@pytest.mark.parametrize("per", ["sequence", "tag"])
+def test_weights_that_are_not_one_a_sequence(shape, per):
+    """Refused with both shapes, also where Keras would apply them by column."""
+    for reduction in ("sum_over_batch_size", None):
+        loss = CRFNegativeLogLikelihood(per, reduction=reduction)
+        message = rf"shape \(batch,\), here \(3,\).*shape={re.escape(str(shape))}"
+        with pytest.raises(ValueError, match=message):
+            loss(SQUARE, square_potentials(), sample_weight=np.ones(shape))
+
+
+@pytest.mark.parametrize("form", [lambda w: w, lambda w: w[:, None], lambda w: list(w)])
+def test_forms_of_sample_weight(form):
+    """(batch,) and (batch, 1) are the same; a number weighs all."""
+    weight = np.array([0.5, 0.0, 2.0])
+    rows = CRFNegativeLogLikelihood(reduction=None)
+    plain = numpy(rows(SQUARE, square_potentials()))
+    found = numpy(rows(SQUARE, square_potentials(), sample_weight=form(weight)))
+    np.testing.assert_allclose(found, plain * weight, rtol=1e-6)
+    found = numpy(rows(SQUARE, square_potentials(), sample_weight=3.0))
+    np.testing.assert_allclose(found, plain * 3, rtol=1e-6)
+
+
+def test_weights_of_positions_in_fit():
+    """Refused while the step is traced, with batch == time."""
+    tokens, tags = task(6)
+    model = sequential()
+    model.compile("sgd", CRFNegativeLogLikelihood())
+    with pytest.raises(ValueError, match=r"`sample_weight` should have shape \(batch,\)"):
+        model.fit(tokens, tags, sample_weight=np.ones((6, 6)), batch_size=6, verbose=0)
+
+
+def test_a_mask_attached_to_the_potentials():
+    """That of a layer around the CRF is of positions: it is no weight of sequences."""
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.supports_masking = True
+            self.crf = CRF(TAGS, use_projection=False)
+
+        def call(self, x):
+            return self.crf(x)
+
+    scores = random.normal(size=(4, 4, TAGS)).astype("float32")
+    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]], bool)
+    inputs = ops.convert_to_tensor(scores)
+    keras.src.backend.set_keras_mask(inputs, ops.convert_to_tensor(mask))
+    potentials, tags = Around()(inputs), random.integers(0, TAGS, (4, 4))
+    assert keras.src.backend.get_keras_mask(potentials) is not None
+    zeros = np.zeros((TAGS, TAGS), "float32")
+    chains = (
+        EnumeratedChain(e, zeros, zeros[0], zeros[0], m) for e, m in zip(scores, mask, strict=True)
+    )
+    expected = [-chain.log_prob(row) for chain, row in zip(chains, tags, strict=True)]
+    for reduction in (None, "sum_over_batch_size"):
+        loss = CRFNegativeLogLikelihood(reduction=reduction)(tags, potentials)
+        wanted = expected if reduction is None else np.mean(expected)
+        np.testing.assert_allclose(numpy(loss), wanted, rtol=1e-5)
 
 
 def test_wrong_shape_of_tags():
@@ -264,18 +344,137 @@ def test_batches_of_several_lengths():
     assert np.isfinite(model.fit(Batches(), verbose=0).history["loss"]).all()
 
 
+FORBIDDEN = np.array([[0, 1], [1, 0]], bool)  # Tags alternate.
+LABELS = np.array([[0, 1, 0, 1], [1, 0, 0, -1], [1, -1, 0, 1], [-1, 1, 1, 0]])
+POSSIBLE = np.array([True, False, True, False])
+
+
+def constrained():
+    scores = np.random.default_rng(2).normal(size=(4, 4, 2)).astype("float32")
+    return CRF(2, use_projection=False, constraints=FORBIDDEN)(scores)
+
+
+def test_forbidden_labels_are_named():
+    """The row, the position and the tags, and how many rows there are."""
+    message = r"2 of the 4 .*tag 0 may not follow tag 0, at position 2.*tags\[1\]=\[1, 0, 0, -1\]"
+    with pytest.raises(ValueError, match=message):
+        CRFNegativeLogLikelihood()(LABELS, constrained())
+
+
+@pytest.mark.parametrize("per", ["sequence", "tag", "batch_tag"])
+@pytest.mark.parametrize("reduction", [None, "sum", "mean_with_sample_weight", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_forbidden_labels_are_dropped(per, reduction, weighted):
+    """As if these sequences were not in the batch, to every reduction and its weights."""
+    weight = np.array([1.0, 2.0, 3.0, 4.0], "float32") if weighted else None
+    loss = CRFNegativeLogLikelihood(per, reduction=reduction, on_forbidden="drop")
+    found = numpy(loss(LABELS, constrained(), weight))
+    others = CRFNegativeLogLikelihood(per, reduction=reduction)
+    weight = weight[POSSIBLE] if weighted else None
+    expected = numpy(others(LABELS[POSSIBLE], constrained()[POSSIBLE], weight))
+    if reduction is None:
+        np.testing.assert_array_equal(found[~POSSIBLE], 0)
+        found = found[POSSIBLE]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_nothing_but_forbidden_labels():
+    """Dropped, they cost nothing."""
+    loss = CRFNegativeLogLikelihood(on_forbidden="drop")
+    assert numpy(loss(np.zeros((4, 4), "int32"), constrained())) == 0
+
+
+def test_scores_that_are_nan():
+    """They are the model's fault, not that of the labels: the loss is NaN."""
+    spoiled = np.full((4, 4, 2), np.nan, "float32")
+    potentials = CRF(2, use_projection=False, constraints=FORBIDDEN)(spoiled)
+    for policy in ("raise", "drop"):
+        rows = CRFNegativeLogLikelihood(reduction=None, on_forbidden=policy)
+        assert np.isnan(numpy(rows(LABELS[[0]], potentials[:1]))).all()
+
+
+@pytest.fixture(scope="module")
+def alternating():
+    """A model of alternating tags for sequences of four."""
+    inputs = keras.Input((4,), dtype="int32")
+    hidden = keras.layers.Embedding(3, 2)(inputs)
+    return keras.Model(inputs, CRF(2, constraints=FORBIDDEN)(hidden))
+
+
+@pytest.mark.parametrize("policy", ["raise", "drop"])
+def test_wrong_labels_in_fit(alternating, policy):
+    """Named by the step that meets them, compiled or not; forbidden ones may be dropped."""
+    tokens, good = np.ones((4, 4), "int32"), np.tile([0, 1], (4, 2))
+    model = keras.models.clone_model(alternating)
+    model.compile("sgd", CRFNegativeLogLikelihood(on_forbidden=policy))
+    kept = model.evaluate(tokens[POSSIBLE], LABELS[POSSIBLE], verbose=0)
+    if policy == "drop":
+        assert model.evaluate(tokens, LABELS, verbose=0) == pytest.approx(kept, rel=1e-5)
+        assert np.isfinite(model.fit(tokens, LABELS, verbose=0).history["loss"]).all()
+        wrong, message = good.copy(), r"in \[0, 2\).*tags\[3, 1\]=2"
+        wrong[3, 1] = 2
+    else:
+        model.fit(tokens, good, verbose=0)
+        wrong, message = LABELS, r"tag 0 may not follow tag 0, at position 2.*tags\[1\]=\[1, 0"
+    with pytest.raises(Exception, match=message) as error:
+        model.fit(tokens, wrong, shuffle=False, verbose=0)
+    assert (
+        type(error.value).__name__
+        == {
+            "jax": "JaxRuntimeError",
+            "torch": "ValueError",
+            "tensorflow": "InvalidArgumentError",
+        }[keras.backend.backend()]
+    )
+
+
+def test_steps_that_cannot_call_the_host():
+    """By XLA on TensorFlow, and in transforms of torch: NaN, which moves nothing."""
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX calls the host from everywhere")
+    rows = CRFNegativeLogLikelihood(reduction=None)
+    potentials = constrained()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True)
+        def step(potentials):
+            with tf.GradientTape() as tape:
+                tape.watch(potentials)
+                loss = rows(LABELS, potentials)
+            return loss, tape.gradient(loss, potentials)
+
+        loss, gradient = step(potentials)
+    else:
+        import torch
+
+        loss, pull = torch.func.vjp(lambda x: rows(LABELS, x), potentials)
+        (gradient,) = pull(torch.ones(4))
+    np.testing.assert_array_equal(np.isnan(numpy(loss)), ~POSSIBLE)
+    scores = numpy(gradient)[:, :4, :2]
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores.any(axis=(1, 2)), POSSIBLE)
+
+
 def test_tags_outside_the_range():
-    """Refused where values are known; NaN, which moves nothing, in a compiled step."""
+    """Refused where values are known, with the row, the position and the tag."""
     tags = np.array([[0, 1, 1], [1, 2, 0]])
-    loss = CRFNegativeLogLikelihood(reduction=None)
-    with pytest.raises(ValueError, match=r"in \[0, 2\).*tags\[1, 1\]=2"):
-        loss(tags, potentials())
+    for policy in ("raise", "drop"):
+        loss = CRFNegativeLogLikelihood(reduction=None, on_forbidden=policy)
+        with pytest.raises(ValueError, match=r"in \[0, 2\).*tags\[1, 1\]=2"):
+            loss(tags, potentials())
+
+
+def test_tags_outside_the_range_in_a_compiled_chain():
+    """A chain by itself makes them NaN there: its step may belong to anything."""
     if keras.backend.backend() == "torch":
-        return
-    rows = traced(lambda scores: loss(tags, scores))(potentials())
-    np.testing.assert_array_equal(np.isnan(numpy(rows)), [False, True])
+        pytest.skip("PyTorch runs eagerly")
+    tags = np.array([[0, 1, 1], [1, 2, 0]])
+    rows = traced(lambda scores: fg.crf.LinearChain.from_potentials(scores).log_prob(tags))
+    found = numpy(rows(potentials()))
+    np.testing.assert_array_equal(np.isnan(found), [False, True])
     first = enumerated([[0, 1, 1], [1, 0, 0]], np.ones((2, 3), bool))[0]
-    np.testing.assert_allclose(numpy(rows)[0], first, rtol=1e-5)
+    np.testing.assert_allclose(-found[0], first, rtol=1e-5)
 
 
 def traced(function):

@@ -97,6 +97,13 @@ def test_sample_weight(shape):
     assert found == pytest.approx((right * each).sum() / each.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(BATCH + 1,), (1,), (1, TIME), (BATCH, TIME + 1)])
+def test_wrong_sample_weight(shape):
+    """Weights of another batch or time are not stretched to fit."""
+    with pytest.raises(ValueError, match=r"here \(12,\) or \(12, 5\).*sample_weight\.shape="):
+        ViterbiAccuracy().update_state(TRUE, potentials(), np.ones(shape))
+
+
 def test_last_axis_of_one():
     """Tags of shape (batch, time, 1) count as those of shape (batch, time), as in the loss."""
     assert result((TRUE[:, :, None], potentials())) == pytest.approx(RIGHT.mean())

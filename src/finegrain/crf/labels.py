@@ -57,7 +57,7 @@ def allowed_sequences(tags: Any, constraints: Any, mask: Any = None) -> np.ndarr
     Example:
     >>> import numpy as np, finegrain as fg
     >>> scheme = fg.tagging.BMES()
-    >>> tags = np.array([[0, 2, 3], [0, 3, 3], [3, 0, -1]])  # BES, BSS, SB
+    >>> tags = np.array([[1, 2, 3], [1, 0, 0], [0, 1, -1]])  # bme, bss, sb
     >>> print(fg.crf.allowed_sequences(tags, scheme))
     [ True False False]
     """
