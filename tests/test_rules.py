@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -716,3 +717,19 @@ def test_the_nearest_paths_come_first():
     message = str(error.value)
     assert "The nearest of this model's 9 trainable weights are: ['transitions', " in message
     assert message.count("encoder_") == 4
+
+
+def test_the_guides_weights_without_decay():
+    """By name: the biases of query, key and value have two axes, which a rule by shape misses."""
+    page = Path(__file__).parents[1] / "docs" / "guide" / "migration.md"
+    (pattern,) = re.findall(r'^NO_DECAY = r"(.*)"', page.read_text(encoding="utf-8"), re.MULTILINE)
+    inputs = keras.Input((4, 6))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    x = keras.layers.RMSNormalization(name="rms")(keras.layers.LayerNormalization(name="norm")(x))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    rules = [fg.Rule(pattern, weight_decay=0)]
+    optimizer = fg.PerWeight(keras.optimizers.AdamW(weight_decay=0.1), rules)
+    decaying = {row["path"] for row in optimizer.describe(model).to_dicts() if row["weight_decay"]}
+    names = ("query", "key", "value", "attention_output")
+    assert decaying == {*(f"attention/{name}/kernel" for name in names), "head/kernel"}
+    assert sum(len(v.shape) > 1 for v in model.weights if v.path not in decaying) == 3
