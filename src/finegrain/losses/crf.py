@@ -104,9 +104,9 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
             weight = checked_weight(sample_weight, potentials.shape[:1], self.dtype)
         if self.on_forbidden == "drop":
             weight = self._of_the_others(weight, y_true, potentials)
-        # A slice, which is rid of a mask that a layer around the CRF has attached: (batch, time),
-        # where losses are (batch,). The potentials have carried it in themselves.
-        return super().__call__(y_true, potentials[:], weight)
+        # Another tensor, which is rid of a mask that a layer around the CRF has attached: (batch,
+        # time), where losses are (batch,). The potentials have carried it in themselves.
+        return super().__call__(y_true, ops.expand_dims(potentials, 0)[0], weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(batch,) negative log-likelihoods."""
