@@ -8,6 +8,7 @@ from keras import ops, optimizers
 import finegrain as fg
 from optimizers.contract import (
     OPTIMIZERS,
+    WITHOUT_WEIGHT_DECAY,
     apply,
     assert_bit_equal,
     assert_moved,
@@ -173,6 +174,18 @@ class TestExclusionFromWeightDecay:
         apply(plain, alone, [[1.0], [1.0]])
         assert [float(v[0]) for v in values(alone)] == [1.25, 3.0]
         np.testing.assert_array_equal(values(weights), values(alone))
+
+    @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - WITHOUT_WEIGHT_DECAY))
+    def test_every_optimizer(self, name):
+        """What is excluded after wrapping decays nowhere; the rest does."""
+        model, alone = mlp(), mlp()
+        ours = fg.PerWeight(OPTIMIZERS[name](weight_decay=0.5), [rule("head", 1.0)])
+        theirs = OPTIMIZERS[name](weight_decay=0.5)
+        for optimizer in (ours, theirs):
+            optimizer.exclude_from_weight_decay(var_names=["bias"])
+        assert_bit_equal(push(compiled(ours, model)), push(compiled(theirs, alone)))
+        every = push(compiled(OPTIMIZERS[name](weight_decay=0.5)))
+        assert not np.array_equal(*values([model.weights[1], every.weights[1]]))
 
     def test_of_rules_own_optimizers(self):
         """What is excluded decays nowhere, but where a rule says so."""
