@@ -24,6 +24,13 @@ extras_docs  := docs
 extras_lint  := dev
 # pyright reads the backends' own types, so that all of them must be there, always.
 extras_types := jax,torch,tensorflow,plots,tensorboard,dev
+extras_versions := versions
+
+# Where constraints.txt has to hold, and on what: neither TensorFlow nor what KerasHub needs of it
+# has a release for Python 3.14.
+PYTHONS := 3.11.0 3.11.5 3.12.0 3.13.0 3.14.0
+resolved := jax torch plots tensorboard examples test bench docs dev versions
+resolved_before_3.14 := tensorflow bert
 
 stamp = $(VENV)/.installed-$(1)
 
@@ -31,7 +38,7 @@ stamp = $(VENV)/.installed-$(1)
 .DELETE_ON_ERROR:
 # Two installations into one environment at a time would disturb each other.
 .NOTPARALLEL:
-.PHONY: help demo test bench check lint types docs format clean
+.PHONY: help demo test bench check lint types docs format versions clean
 
 help:
 	@echo "make demo    train the three taggers of the demo side by side and show what came out"
@@ -41,6 +48,7 @@ help:
 	@echo "make lint    the lint and format part of it; make types: the types"
 	@echo "make format  let ruff put the code in order"
 	@echo "make docs    build the documentation into site/"
+	@echo "make versions  ask a resolver whether constraints.txt holds on $(firstword $(PYTHONS)) to $(lastword $(PYTHONS))"
 	@echo "make clean   remove the environment and everything that was built"
 
 demo: $(call stamp,demo-$(demo_backend))
@@ -107,6 +115,20 @@ format: $(call stamp,lint)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Wheels alone: what has none for a Python would need a compiler there.
+versions: $(call stamp,versions)
+	@mkdir -p build; sed '/^#/d; s/ *;.*//' constraints.txt > build/pins.txt; \
+	for python in $(PYTHONS); do \
+	    case $$python in 3.14.*) extras="$(resolved)";; *) extras="$(resolved) $(resolved_before_3.14)";; esac; \
+	    $(BIN)/uv pip compile pyproject.toml $$(printf -- '--extra %s ' $$extras) -c constraints.txt \
+	        --python-version $$python --python-platform x86_64-manylinux_2_28 --no-build \
+	        --no-python-downloads --quiet --no-header --no-annotate > build/resolved.txt || exit 1; \
+	    loose=$$(sed 's/ *;.*//' build/resolved.txt | grep -vixFf build/pins.txt \
+	        | grep -vE '^(nvidia|cuda|triton)'); \
+	    [ -z "$$loose" ] || { echo "constraints.txt lacks, on Python $$python:"; echo "$$loose"; exit 1; }; \
+	    echo "constraints.txt holds on Python $$python: $$extras"; \
+	done
+
 clean:
 	rm -rf $(VENV) build dist site .coverage .coverage.* .hypothesis .pytest_cache .ruff_cache
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -123,6 +145,10 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
+	@case ',$(extras_$*),' in *,tensorflow,*) \
+	    $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || { \
+	        echo "This needs TensorFlow, which has no release for Python 3.14 yet: make clean, then" \
+	            "make it with an older one, such as PYTHON=python3.13" >&2; exit 1; };; esac
 	@echo "Setting up $(VENV) with $(extras_$*) (minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    -c constraints.txt -e '.[$(extras_$*)]'

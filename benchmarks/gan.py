@@ -3,7 +3,7 @@
 Each step computes all gradients and lets Adam apply them. Taking turns, the discriminator learns
 first, then the generator through the new discriminator, each computing no gradient but its own:
 with new noise for each, or with the same samples for both. XLA counts the operations, on JAX.
-Needs `pip install 'finegrain[bench]'`.
+Needs `pip install '.[bench]'`.
 """
 
 from __future__ import annotations

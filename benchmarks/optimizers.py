@@ -3,7 +3,7 @@
 Each optimizer trains each task with three seeds at each of 13 learning rates between 1e-4 and 0.1,
 2,000 steps at a constant rate; the table shows the loss at its best rate. Results are kept as they
 come. The steps of AdaX and Keras's Adam are timed on each backend. Needs JAX for the tasks and
-`pip install 'finegrain[bench]'`.
+`pip install '.[bench]'`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each method trains each task from the rates 1e-6, 1e-5, … 1 with three seeds, 2,000 steps at a
 constant rate, and is compared with the best of 25 rates of plain Adam on the same seeds. A rival
 that has no learning rate gets the number as its initial estimate. Results are kept as they come:
-the next call goes on where the last was stopped. Needs JAX and `pip install 'finegrain[bench]'`.
+the next call goes on where the last was stopped. Needs JAX and `pip install '.[bench]'`.
 """
 
 from __future__ import annotations

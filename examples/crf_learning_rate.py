@@ -186,7 +186,7 @@ def main() -> None:
     try:
         from finegrain.monitoring.plots import matrices
     except ImportError:
-        console.print("The picture needs matplotlib: pip install 'finegrain[plots]'")
+        console.print("The picture needs matplotlib: pip install matplotlib")
         return
     tables = {f"× {n}": np.array(run["transitions"]) for n, run in results[0]["crf"].items()}
     figure = matrices(tables, SCHEME.labels, SCHEME.labels, title=f"Transitions, {name}")

@@ -19,9 +19,9 @@ except ModuleNotFoundError as error:
     if error.name not in ("jax", "torch", "tensorflow"):
         raise
     raise ModuleNotFoundError(
-        f"Keras is set to the backend {error.name!r}, which is not installed. Install one, such "
-        "as pip install 'finegrain[jax]', and name it in the environment: KERAS_BACKEND=jax "
-        "(or torch, or tensorflow).",
+        f"Keras is set to the backend {error.name!r}, which is not installed. Install it (pip "
+        f"install {error.name}), or name one that is in the environment: KERAS_BACKEND=jax, torch "
+        "or tensorflow.",
         name=error.name,
     ) from error
 

@@ -195,7 +195,7 @@ def test_report_without_a_picture():
     """Where none could be drawn the report says what to install."""
     text = report(a_result(WORSE, BETTER, BETTER, picture=None))
     assert "Picture of" not in text
-    assert "pip install 'finegrain[plots]'" in text
+    assert "pip install matplotlib" in text
 
 
 def test_commands_to_type_next_are_not_broken():

@@ -36,7 +36,7 @@ class Watch(keras.callbacks.Callback):
     all weights that a rule selects.
 
     Args:
-        log_dir: A folder for TensorBoard (`pip install 'finegrain[tensorboard]'`), or `None` to
+        log_dir: A folder for TensorBoard (`pip install tensorboard`), or `None` to
             keep the records in memory only.
         every: Record the first of so many steps (real ones: an accumulated step counts once).
         what: Which quantities, of: `"gradient_norm"` (of the loss's gradient, before transforms
@@ -200,7 +200,7 @@ class Watch(keras.callbacks.Callback):
     def plot(self) -> Figure:
         """Draws the records: weights × steps as a heat map, and a line per rule and quantity.
 
-        Needs matplotlib: `pip install 'finegrain[plots]'`.
+        Needs matplotlib: `pip install matplotlib`.
 
         Returns:
             The figure, not attached to any window: `figure.savefig("name.png")`.

@@ -1,4 +1,4 @@
-"""Pictures of what was learned. Needs matplotlib: `pip install 'finegrain[plots]'`."""
+"""Pictures of what was learned. Needs matplotlib: `pip install matplotlib`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that explain. They need matplotlib: `pip install 'finegrain[plots]'`."""
+"""Pictures that explain. They need matplotlib: `pip install matplotlib`."""
 
 from finegrain.plots.decay import decay_policies
 

@@ -73,7 +73,7 @@ def print_report(result: DemoResult, console: Console) -> None:
     model = result.model_file
     lines = [f"Model of the best tagger ({result.best.name}): {model}"]
     if result.picture_file is None:
-        lines.append("No picture: matplotlib is missing (pip install 'finegrain[plots]').")
+        lines.append("No picture: matplotlib is missing (pip install matplotlib).")
     else:
         lines.append(f"Picture of the transitions: {result.picture_file}")
     lines += [
