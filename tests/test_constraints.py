@@ -2,6 +2,7 @@
 
 import tomllib
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_versions_are_for_the_pythons_they_are_pinned_for():
 def test_what_the_project_asks_for_is_pinned_within_its_bounds(python):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     exact = {canonicalize_name(pin.name): pin for pin in pins(python)}
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     for requirement in map(Requirement, asked):
         (specifier,) = exact[canonicalize_name(requirement.name)].specifier
         assert specifier.version in requirement.specifier, requirement

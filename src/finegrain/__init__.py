@@ -16,12 +16,12 @@ try:
         tagging,
     )
 except ModuleNotFoundError as error:
-    if error.name not in ("jax", "torch", "tensorflow"):
+    if error.name not in ("jax", "torch", "tensorflow", "openvino"):
         raise
     raise ModuleNotFoundError(
-        f"Keras is set to the backend {error.name!r}, which is not installed. Install it (pip "
-        f"install {error.name}), or name one that is in the environment: KERAS_BACKEND=jax, torch "
-        "or tensorflow.",
+        f"Keras is set to the backend {error.name!r}, which is not installed. Install it, such as "
+        f"by `pip install {error.name}`, or name an installed one in the environment: "
+        "KERAS_BACKEND=jax (or torch, or tensorflow).",
         name=error.name,
     ) from error
 

@@ -36,7 +36,8 @@ def scan(
     Returns:
         The last carry, and what was put out at each entry, each (T, ...).
     """
-    return _LOOPS[keras.backend.backend()](step, carry, tuple(xs), dtypes, reverse)
+    scan_on_backend = _LOOPS.get(keras.backend.backend(), _scan_one_by_one)
+    return scan_on_backend(step, carry, tuple(xs), dtypes, reverse)
 
 
 def _scan_on_jax(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
@@ -45,8 +46,8 @@ def _scan_on_jax(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> 
     return jax.lax.scan(step, carry, xs, reverse=reverse)
 
 
-def _scan_on_torch(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
-    rows = list(zip(*(x.unbind(0) for x in xs), strict=True))
+def _scan_one_by_one(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bool) -> Any:
+    rows = list(zip(*(ops.unstack(x) for x in xs), strict=True))
     outputs = []
     for row in reversed(rows) if reverse else rows:
         carry, output = step(carry, row)
@@ -79,7 +80,8 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
     return carry, tuple(array.stack() for array in outputs)
 
 
-_LOOPS = {"jax": _scan_on_jax, "torch": _scan_on_torch, "tensorflow": _scan_on_tensorflow}
+# Elsewhere Python walks, as it does on torch.
+_LOOPS = {"jax": _scan_on_jax, "tensorflow": _scan_on_tensorflow}
 
 
 def largest(x: Tensor) -> Tensor:

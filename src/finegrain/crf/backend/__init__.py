@@ -1,6 +1,7 @@
 """What each backend does in its own way: hand-written derivatives and fast kernels.
 
-`backend` is the module of the present backend. All three have the same functions of a chain:
+`backend` is the module of the present backend, `on_others` where finegrain has none for it, by
+`keras.ops` alone. All of them have the same functions of a chain:
 `score(chain, tags)`, `log_prob(chain, tags)`, `log_partition(chain)`, `marginals(chain)` and
 `best_tags(chain)`.
 """
@@ -12,4 +13,7 @@ from typing import Any
 
 import keras
 
-backend: Any = importlib.import_module(f"finegrain.crf.backend.on_{keras.backend.backend()}")
+from finegrain.backends import has_kernels
+
+_name = keras.backend.backend() if has_kernels() else "others"
+backend: Any = importlib.import_module(f"finegrain.crf.backend.on_{_name}")
