@@ -6,7 +6,8 @@ BACKENDS ?= jax torch tensorflow
 WORKERS  ?= 2
 # Where coverage is measured, which makes tests a quarter slower: the backend that is quickest.
 COVERED  ?= torch
-# Further arguments of `finegrain demo` (make demo) or of pytest (make test), such as ARGS="-k crf".
+# Further arguments of `finegrain demo` (make demo), of pytest (make test), such as ARGS="-k crf", or
+# of every benchmark (make bench).
 ARGS     ?=
 
 VENV := .venv
@@ -43,7 +44,7 @@ stamp = $(VENV)/.installed-$(1)
 help:
 	@echo "make demo    train the three taggers of the demo side by side and show what came out"
 	@echo "make test    run the tests on each backend: BACKENDS=\"$(BACKENDS)\" WORKERS=$(WORKERS) COVERED=$(COVERED)"
-	@echo "make bench   run the benchmarks and print their tables"
+	@echo "make bench   run the benchmarks and print their tables; ARGS=--quick to try, --show for those kept"
 	@echo "make check   lint, format, types and documentation: everything but the tests"
 	@echo "make lint    the lint and format part of it; make types: the types"
 	@echo "make format  let ruff put the code in order"

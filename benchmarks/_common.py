@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BACKENDS = ("jax", "torch", "tensorflow")
-RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data"
+RESULTS = ROOT / "benchmarks" / "results"
+SCRATCH = ROOT / "build" / "bench"
+DOCS = ROOT / "docs" / "benchmarks"
 
 
 def one_thread() -> None:
@@ -88,32 +91,110 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
+class Run(NamedTuple):
+    """What a benchmark found, and where.
+
+    Attributes:
+        results: Of the benchmark's own making, fit for JSON.
+        machine: The machine in a few words.
+        date: The day, as 2026-01-31.
+        rounds: The rounds of each timing.
+        versions: Of the packages that matter, where the results do not say.
+    """
+
+    results: dict[str, Any]
+    machine: str
+    date: str
+    rounds: int
+    versions: dict[str, str]
+
+    @classmethod
+    def here(cls, results: dict[str, Any], rounds: int, *packages: str) -> Run:
+        """What was found on this machine today."""
+        return cls(results, machine(), time.strftime("%Y-%m-%d"), rounds, versions(*packages))
+
+    @classmethod
+    def read(cls, name: str) -> Run:
+        """What is kept of a benchmark; exits where nothing is."""
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            raise SystemExit(f"Nothing is kept of this benchmark: there is no {path}")
+        return cls(**json.loads(path.read_text()))
+
+    def keep(self, name: str) -> None:
+        """Writes it as JSON."""
+        RESULTS.mkdir(exist_ok=True)
+        whole = json.dumps(self._asdict(), indent=1)
+        (RESULTS / f"{name}.json").write_text(whole + "\n")
+
+    def source(self, command: str) -> str:
+        """The line that says where the tables come from.
+
+        Args:
+            command: What measures again, such as `benchmarks/gan.py`.
+        """
+        packages = "".join(f", {name} {number}" for name, number in self.versions.items())
+        return (
+            f"Machine: {self.machine}{packages}; {self.date}. Again on yours: `make bench`, or "
+            f"`python {command}`.\n"
+        )
+
+
+def parsed(add: Any = None) -> argparse.Namespace:
+    """The arguments that every benchmark takes, and its own.
+
+    Args:
+        add: Adds arguments of the benchmark's own to a parser.
+    """
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of each timing")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder of the data sets (benchmarks/README.md)"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="measure nothing, show the results that are kept"
+    )
+    parser.add_argument("--write", action="store_true", help="keep results and the docs' tables")
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, to see that it runs"
+    )
+    if add is not None:
+        add(parser)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds = 1
+    return arguments
+
+
+def add_backends(parser: argparse.ArgumentParser) -> None:
+    """The arguments of benchmarks that run on each backend."""
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+
+
 def on_each_backend(
-    script: str, measure: Callable[[argparse.Namespace], dict[str, Any]], add: Any = None
-) -> tuple[argparse.Namespace, dict[str, Any]] | None:
+    script: str,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    arguments: argparse.Namespace,
+) -> dict[str, Any] | None:
     """Runs `measure` in a process for each backend; the results by backend, in the parent only.
 
     Args:
         script: `__file__` of the benchmark.
         measure: Measures on the present backend.
-        add: Adds arguments of the benchmark's own to a parser.
+        arguments: With those of `add_backends`.
     """
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
-    parser.add_argument("--rounds", type=int, default=40, help="rounds of each comparison")
-    parser.add_argument("--write", action="store_true", help="keep results and the docs' tables")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    if add is not None:
-        add(parser)
-    arguments = parser.parse_args()
     if arguments.measure:
         Path(arguments.measure).write_text(json.dumps(measure(arguments)))
         return None
     results = {}
     for backend in arguments.backends:
         print(f"-- {backend}", flush=True)
-        output = RESULTS / f".{Path(script).stem}-{backend}.json"
-        output.parent.mkdir(exist_ok=True)
+        output = SCRATCH / f"{Path(script).stem}-{backend}.json"
+        output.parent.mkdir(parents=True, exist_ok=True)
         one_thread()
         subprocess.run(
             [sys.executable, script, *sys.argv[1:], "--measure", str(output)],
@@ -122,13 +203,13 @@ def on_each_backend(
         )
         results[backend] = json.loads(output.read_text())
         output.unlink()
-    return arguments, results
+    return results
 
 
 def benchmark(
     script: str,
     measure: Callable[[argparse.Namespace], dict[str, Any]],
-    page: Callable[[dict[str, Any], int], str],
+    page: Callable[[Run], str],
     add: Any = None,
 ) -> None:
     """Measures on each backend, prints the page and, if asked, keeps it under the script's name.
@@ -136,26 +217,34 @@ def benchmark(
     Args:
         script: `__file__` of the benchmark.
         measure: Measures on the present backend.
-        page: From the results by backend, and the number of rounds, to Markdown.
+        page: From what was found, the results by backend, to Markdown.
         add: Adds arguments of the benchmark's own to a parser.
     """
-    done = on_each_backend(script, measure, add)
-    if done is None:
-        return
-    arguments, results = done
-    text = page(results, arguments.rounds)
+
+    def add_all(parser: argparse.ArgumentParser) -> None:
+        add_backends(parser)
+        if add is not None:
+            add(parser)
+
+    arguments, name = parsed(add_all), Path(script).stem
+    if arguments.show:
+        run = Run.read(name)
+    else:
+        results = on_each_backend(script, measure, arguments)
+        if results is None:
+            return
+        run = Run.here(results, arguments.rounds)
+    text = page(run)
     print(text)
     if arguments.write:
-        keep(Path(script).stem, results, text)
+        run.keep(name)
+        write_page(name, text)
 
 
-def keep(name: str, results: Mapping[str, Any], page: str) -> None:
-    """Writes the results as JSON, and the page for the docs."""
-    whole = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "results": results}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n")
+def write_page(name: str, text: str) -> None:
+    """Writes a page of the docs."""
     DOCS.mkdir(exist_ok=True)
-    (DOCS / f"{name.replace('_', '-')}.md").write_text(page)
+    (DOCS / f"{name.replace('_', '-')}.md").write_text(text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

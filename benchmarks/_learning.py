@@ -13,13 +13,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import RESULTS, one_thread
+from _common import SCRATCH, one_thread
+from _data import files
 
 one_thread()
 os.environ["KERAS_BACKEND"] = "jax"
@@ -27,7 +28,6 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax  # noqa: E402 (reads its settings when it is imported)
 from jax import numpy as jnp  # noqa: E402
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 STEPS, RECORDS, EXAMPLES = 2000, 40, 2048
 
 Array = Any
@@ -42,8 +42,6 @@ class Task(NamedTuple):
     shapes: Sequence[tuple[int, ...]]
     loss: Callable[[Weights, Array, Array], Array]
     batch: int
-    # Whether the model can fit its training set, so that the loss has no floor but 0.
-    interpolates: bool
 
 
 class Method(NamedTuple):
@@ -178,53 +176,54 @@ def standardized(x: np.ndarray) -> np.ndarray:
     return ((x - x.mean(0)) / (x.std(0) + 1e-8)).astype("float32")
 
 
-def digits() -> Task:
+def digits(_data: Path) -> Task:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return Task(*halves(x / 16, y), layers(64, 32, 10), dense, 32, True)
+    return Task(*halves(x / 16, y), layers(64, 32, 10), dense, 32)
 
 
-def digits_small_batch() -> Task:
-    return digits()._replace(batch=8)
+def digits_small_batch(data: Path) -> Task:
+    return digits(data)._replace(batch=8)
 
 
-def digits_tanh() -> Task:
+def digits_tanh(data: Path) -> Task:
     """Three hidden layers."""
     loss = partial(dense, activation=jnp.tanh)
-    return digits()._replace(shapes=layers(64, 32, 32, 32, 10), loss=loss)
+    return digits(data)._replace(shapes=layers(64, 32, 32, 32, 10), loss=loss)
 
 
-def wine() -> Task:
+def wine(_data: Path) -> Task:
     from sklearn.datasets import load_wine
 
     x, y = load_wine(return_X_y=True)
-    return Task(*halves(standardized(x), y), layers(13, 16, 3), dense, 16, True)
+    return Task(*halves(standardized(x), y), layers(13, 16, 3), dense, 16)
 
 
-def diabetes() -> Task:
+def diabetes(_data: Path) -> Task:
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True)
     y = standardized(y[:, None])
-    return Task(*halves(standardized(x), y), layers(10, 8, 1), regression, 16, False)
+    return Task(*halves(standardized(x), y), layers(10, 8, 1), regression, 16)
 
 
-def mnist() -> Task:
+def mnist(data: Path) -> Task:
     """Images of half the size."""
-    folder = DATA / "mnist"
-    with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
+    names = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+    of_images, of_labels = files(data, "mnist", *names)
+    with gzip.open(of_images) as file:
         images = np.frombuffer(file.read(), "uint8", offset=16).reshape(-1, 14, 2, 14, 2)
-    with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
+    with gzip.open(of_labels) as file:
         labels = np.frombuffer(file.read(), "uint8", offset=8).astype("int32")
     x = images.mean((2, 4)).reshape(len(images), -1) / 255
-    return Task(*halves(x, labels), layers(196, 32, 10), dense, 32, False)
+    return Task(*halves(x, labels), layers(196, 32, 10), dense, 32)
 
 
-def mnist_tanh() -> Task:
+def mnist_tanh(data: Path) -> Task:
     """Three hidden layers."""
     loss = partial(dense, activation=jnp.tanh)
-    return mnist()._replace(shapes=layers(196, 32, 32, 32, 10), loss=loss)
+    return mnist(data)._replace(shapes=layers(196, 32, 32, 32, 10), loss=loss)
 
 
 def windows(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
@@ -251,34 +250,34 @@ def tagger(train: Any, validation: Any, tags: Sequence[str], size: int, width: i
         return x, np.array([tag[t] for _, row in part for t in row], "int32")
 
     shapes = [(size, 12), *layers(12 * (2 * width + 1), 32, len(tags))]
-    return Task(encoded(train), encoded(validation), shapes, embedded, 32, False)
+    return Task(encoded(train), encoded(validation), shapes, embedded, 32)
 
 
-def ud_en_ewt() -> Task:
+def ud_en_ewt(data: Path) -> Task:
     """Parts of speech of English words."""
     from finegrain.tagging.corpus import read_columns
 
-    folder = DATA / "ud_en_ewt"
-    train, dev = (read_columns(folder / f"{p}.upos.tsv") for p in ("train", "dev"))
+    train, dev = map(read_columns, files(data, "ud_en_ewt", "train.upos.tsv", "dev.upos.tsv"))
     tags = sorted({tag for _, row in train for tag in row})
     return tagger(train, dev, tags, 1500, 1)
 
 
-def ud_zh_gsdsimp() -> Task:
+def ud_zh_gsdsimp(data: Path) -> Task:
     """Word segmentation of Chinese characters."""
     import finegrain as fg
     from finegrain.tagging.corpus import read_segmented
 
-    scheme, folder = fg.tagging.BMES(), DATA / "ud_zh_gsdsimp"
+    scheme = fg.tagging.BMES()
 
-    def read(part: str) -> Any:
-        rows = read_segmented(folder / f"{part}.seg.txt")
+    def read(path: Path) -> Any:
+        rows = read_segmented(path)
         return [(list("".join(words)), list(map(int, scheme.encode(words)))) for words in rows]
 
-    return tagger(read("train"), read("dev"), range(4), 1500, 2)
+    train, dev = map(read, files(data, "ud_zh_gsdsimp", "train.seg.txt", "dev.seg.txt"))
+    return tagger(train, dev, range(4), 1500, 2)
 
 
-def characters() -> Task:
+def characters(_data: Path) -> Task:
     """The next character of Python's manual, by the eight before it."""
     from finegrain.tagging.manual import manual_corpus
 
@@ -291,36 +290,36 @@ def characters() -> Task:
         return x[:, :8], x[:, 8]
 
     shapes = [(size, 12), *layers(96, 64, size)]
-    return Task(encoded(rows[0]), encoded(rows[1]), shapes, embedded, 32, False)
+    return Task(encoded(rows[0]), encoded(rows[1]), shapes, embedded, 32)
 
 
-def breast_cancer() -> Task:
+def breast_cancer(_data: Path) -> Task:
     from sklearn.datasets import load_breast_cancer
 
     x, y = load_breast_cancer(return_X_y=True)
-    return Task(*halves(standardized(x), y), layers(30, 16, 2), dense, 16, True)
+    return Task(*halves(standardized(x), y), layers(30, 16, 2), dense, 16)
 
 
-def iris() -> Task:
+def iris(_data: Path) -> Task:
     """Two hidden layers."""
     from sklearn.datasets import load_iris
 
     x, y = load_iris(return_X_y=True)
-    return Task(*halves(standardized(x), y), layers(4, 16, 16, 3), dense, 16, True)
+    return Task(*halves(standardized(x), y), layers(4, 16, 16, 3), dense, 16)
 
 
-def diabetes_wide() -> Task:
+def diabetes_wide(data: Path) -> Task:
     """Four times as many hidden units."""
-    return diabetes()._replace(shapes=layers(10, 32, 1), interpolates=True)
+    return diabetes(data)._replace(shapes=layers(10, 32, 1))
 
 
-def digits_regression() -> Task:
+def digits_regression(_data: Path) -> Task:
     """The digit as a number."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
     y = standardized(y[:, None].astype("float32"))
-    return Task(*halves(x / 16, y), layers(64, 32, 1), regression, 32, True)
+    return Task(*halves(x / 16, y), layers(64, 32, 1), regression, 32)
 
 
 TASKS: dict[str, Callable[[], Task]] = {
@@ -345,27 +344,33 @@ HELD_OUT_TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
-@cache
-def task_of(name: str) -> Task:
-    """The task of this name, its data read once."""
-    return (TASKS | HELD_OUT_TASKS)[name]()
+# With the argument `--quick`: few steps of a small task, and of one that needs data.
+QUICK_STEPS, QUICK_TASKS = 80, ["wine", "mnist"]
+
+# Those whose training loss cannot reach 0: the model cannot fit its training set.
+WITH_FLOOR = {"diabetes", "mnist", "mnist_tanh", "ud_en_ewt", "ud_zh_gsdsimp", "characters"}
 
 
 class Store:
-    """Results of pieces of a long benchmark, each written as soon as it is there."""
+    """Results of pieces of a long benchmark, each written as soon as it is there.
 
-    def __init__(self, name: str) -> None:
-        self.path = RESULTS / f"{name}.json"
-        self.results = json.loads(self.path.read_text()) if self.path.exists() else {}
+    Args:
+        name: Of the file in `build/bench`.
+        resume: Whether to begin with the pieces that an earlier call left there.
+    """
 
-    def piece(self, key: str, compute: Callable[[], Any], again: bool = False) -> Any:
-        """What is stored under `key`; computed and stored where it is missing."""
-        if key not in self.results or again:
+    def __init__(self, name: str, resume: bool) -> None:
+        self.path = SCRATCH / f"{name}.json"
+        kept = resume and self.path.exists()
+        self.results = json.loads(self.path.read_text()) if kept else {}
+
+    def piece(self, key: str, compute: Callable[[], Any]) -> None:
+        """Computes and stores a piece, unless it is there."""
+        if key not in self.results:
             print(key, flush=True)
             self.results[key] = compute()
-            self.path.parent.mkdir(exist_ok=True)
-            self.path.write_text(json.dumps(self.results, indent=1, sort_keys=True) + "\n")
-        return self.results[key]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.results, indent=1) + "\n")
 
 
 def losses(
@@ -388,7 +393,7 @@ def means(result: dict[str, Any], part: str) -> np.ndarray:
     return np.array(rows).mean(1)
 
 
-def cost(task: Task, method: Method, steps: int = 2000) -> dict[str, float]:
+def cost(task: Task, method: Method, rounds: int, steps: int = 2000) -> dict[str, float]:
     """Microseconds of a training step of one model, and numbers of state for each weight."""
     x, y = (jnp.asarray(a[: task.batch]) for a in task.train)
     weights = initial(task.shapes, jax.random.key(0))
@@ -407,7 +412,7 @@ def cost(task: Task, method: Method, steps: int = 2000) -> dict[str, float]:
         return jax.lax.scan(swapped, (weights, state), None, length=steps)[0]
 
     times = []
-    for _ in range(4):
+    for _ in range(1 + rounds):
         begin = time.perf_counter()
         jax.block_until_ready(run(weights, state))
         times.append(time.perf_counter() - begin)

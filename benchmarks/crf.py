@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import alternating, benchmark, machine, ratios, table, versions
+from _common import Run, alternating, benchmark, ratios, table, versions
 
 SIZES = ((32, 128, 4), (32, 128, 20), (64, 256, 9), (16, 512, 50), (8, 1024, 4))
 LONG = ((32, 128, 20), (8, 1024, 4), (4, 4096, 4))
@@ -235,7 +235,7 @@ MODES = {"jax": ("jit",), "torch": ("eager",), "tensorflow": ("xla", "graph")}
 
 def measure_speed(arguments: argparse.Namespace, modes: tuple[str, ...]) -> list[dict[str, Any]]:
     rows = []
-    for size in arguments.sizes or SIZES:
+    for size in arguments.sizes or (SIZES[:1] if arguments.quick else SIZES):
         scores, fixed = problem(size)
         batch, time, tags = size
         contenders = {
@@ -275,10 +275,10 @@ def agree(steps: dict[str, Callable]) -> None:
             )
 
 
-def measure_errors(modes: tuple[str, ...]) -> list[dict[str, Any]]:
+def measure_errors(arguments: argparse.Namespace, modes: tuple[str, ...]) -> list[dict[str, Any]]:
     """The largest errors of values and gradients, against pytorch-crf in float64."""
     rows = []
-    for size in LONG:
+    for size in LONG[:1] if arguments.quick else LONG:
         scores, fixed = problem(size, scale=2.0)
         exact = _results(_in_double(scores, fixed))
         contenders = {BASE: torch_peer(BASE, scores, fixed)[0]}
@@ -319,12 +319,12 @@ def _results(step: Any) -> dict[str, np.ndarray]:
     }
 
 
-def measure_memory() -> list[dict[str, Any]]:
+def measure_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Bytes that XLA holds besides arguments and results, by those of the emissions."""
     import jax
 
     rows = []
-    for size in SIZES:
+    for size in SIZES[:1] if arguments.quick else SIZES:
         scores, fixed = problem(size)
         row: dict[str, Any] = {"size": size}
         for name, loss in (("finegrain", loss_of_chain), ("plain scan", loss_in_log_space)):
@@ -348,13 +348,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.only in (None, "speed"):
         result["speed"] = measure_speed(arguments, modes)
     if arguments.only in (None, "errors"):
-        result["errors"] = measure_errors(modes)
+        result["errors"] = measure_errors(arguments, modes)
     if arguments.only in (None, "memory") and backend == "jax":
-        result["memory"] = measure_memory()
+        result["memory"] = measure_memory(arguments)
     return result
 
 
-def page(results: dict[str, Any], rounds: int) -> str:
+def page(run: Run) -> str:
     """The tables, as a page of the docs."""
     parts = [
         "# How fast and how exact the CRF is\n\n"
@@ -368,10 +368,9 @@ def page(results: dict[str, Any], rounds: int) -> str:
         "takes minutes and was left out. pytorch-crf and TorchCRF decode to Python lists. The "
         "plain scan is the textbook recursion under the same compiler: what finegrain is faster "
         "than it by is due to the algorithm, the rest to the compiler.\n\n"
-        f"Machine: {machine()}. Again on yours: `make bench`, or "
-        f"`python benchmarks/crf.py --rounds {rounds}`.\n"
+        + run.source(f"benchmarks/crf.py --rounds {run.rounds}")
     ]
-    for backend, result in results.items():
+    for backend, result in run.results.items():
         names = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
         parts.append(f"\n## {backend}\n\n{names}.\n")
         for what in ("training", "decoding"):

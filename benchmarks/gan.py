@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import alternating, benchmark, machine, ratios, table, versions
+from _common import Run, alternating, benchmark, ratios, table, versions
 
 BATCH, LATENT = 64, 64
 BASE = "two turns"
@@ -202,7 +202,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
         torch.set_num_threads(1)
     result: dict[str, Any] = {"versions": versions("keras", backend)}
-    for name in arguments.pairs:
+    for name in ["MLP"] if arguments.quick else arguments.pairs:
         networks, shape = PAIRS[name]
         forms: dict[str, Callable[[Any], list[Turn]]] = {
             BASE: lambda pair: two_turns(pair, same_samples=False),
@@ -228,7 +228,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def page(results: dict[str, Any], rounds: int) -> str:
+def page(run: Run) -> str:
     """The tables, as a page of the docs."""
     parts = [
         "# What a step of a GAN costs\n\n"
@@ -239,15 +239,17 @@ def page(results: dict[str, Any], rounds: int) -> str:
         "of `fg.models.GAN`, and **reversal** its form for the Wasserstein loss, with one backward "
         "pass for both. Times are medians over rounds in which all take turns of 50 ms or more in "
         "one process; in brackets, the median ratio to two turns.\n\n"
-        f"Machine: {machine()}. Again on yours: `make bench`, or "
-        f"`python benchmarks/gan.py --rounds {rounds}`.\n"
+        + run.source(f"benchmarks/gan.py --rounds {run.rounds}")
     ]
     forms = list(
         dict.fromkeys(
-            f for r in results.values() for n in PAIRS for f in r.get(n, {"ratios": {}})["ratios"]
+            f
+            for r in run.results.values()
+            for n in PAIRS
+            for f in r.get(n, {"ratios": {}})["ratios"]
         )
     )
-    counted = results.get("jax", {})
+    counted = run.results.get("jax", {})
     if counted:
         parts.append("\n## Operations\n\nGFLOP of a compiled step on JAX, as XLA counts them:\n\n")
         rows = []
@@ -260,13 +262,13 @@ def page(results: dict[str, Any], rounds: int) -> str:
     modes = {"jax": "JAX, jit", "torch": "PyTorch, eager", "tensorflow": "TensorFlow, XLA"}
     rows = []
     for name in PAIRS:
-        for backend, result in results.items():
+        for backend, result in run.results.items():
             if name in result:
                 own, by = result[name]["milliseconds"], result[name]["ratios"]
                 cells = [f"{own[f]:.1f} ({by[f]:.2f})" for f in forms]
                 rows.append([f"{name}, {modes[backend]}", *cells])
     parts.append(table(["", *forms], rows))
-    used = {k: v for result in results.values() for k, v in result["versions"].items()}
+    used = {k: v for result in run.results.values() for k, v in result["versions"].items()}
     parts.append("\n" + ", ".join(f"{k} {v}" for k, v in used.items()) + ".\n")
     return "".join(parts)
 

@@ -1,9 +1,12 @@
 """AdaX, Adam, AdamW and Adafactor on the same tasks, each tuned alike; and what a step costs.
 
 Each optimizer trains each task with three seeds at each of 13 learning rates between 1e-4 and 0.1,
-2,000 steps at a constant rate; the table shows the loss at its best rate. Results are kept as they
-come. The steps of AdaX and Keras's Adam are timed on each backend. Needs JAX for the tasks and
-`pip install '.[bench]'`.
+2,000 steps at a constant rate; the table shows the loss at its best rate. The steps of AdaX and
+Keras's Adam are timed on each backend. Needs JAX for the tasks and `pip install '.[bench]'`.
+
+    python benchmarks/optimizers.py --show      # what is kept
+    python benchmarks/optimizers.py --tasks     # no tasks: the cost alone
+    python benchmarks/optimizers.py --resume    # go on where the last call was stopped
 """
 
 from __future__ import annotations
@@ -15,7 +18,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _common import DOCS, alternating, machine, on_each_backend, ratios, table, versions
+from _common import (
+    Run,
+    add_backends,
+    alternating,
+    on_each_backend,
+    parsed,
+    ratios,
+    table,
+    versions,
+    write_page,
+)
 from _steps import LAYERS, WIDTH, optimizer_step
 
 GRID = list(np.geomspace(1e-4, 1e-1, 13))
@@ -66,21 +79,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def page(results: dict[str, Any], tasks: list[str]) -> str:
+def page(run: Run) -> str:
     """The tables, as a page of the docs."""
-    from _learning import means
+    from _learning import TASKS, means
 
-    names = list(makers())
+    results, names = run.results, list(makers())
     parts = [
         "# AdaX beside its relatives\n\n"
         "Final losses at the best of 13 learning rates between 1e-4 and 0.1, chosen for each "
-        f"optimizer, task and part of the data; means over the seeds {SEEDS}; 2,000 steps at a "
-        "constant rate. inf: at each rate a run diverged.\n\n"
-        f"Machine: {machine()}. Again on yours: `python benchmarks/optimizers.py`.\n"
+        f"optimizer, task and part of the data; means over the seeds {SEEDS}; {results['steps']:,} "
+        "steps at a constant rate. inf: at each rate a run diverged.\n\n"
+        + run.source("benchmarks/optimizers.py")
     ]
     for part in ("train", "validation"):
         rows = []
-        for task in tasks:
+        for task in TASKS:
             found = [results.get(f"{task}/{name}") for name in names]
             if any(found):
                 cells = ["" if r is None else f"{means(r, part).min():.4g}" for r in found]
@@ -105,34 +118,49 @@ def page(results: dict[str, Any], tasks: list[str]) -> str:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    add_backends(parser)
     parser.add_argument(
         "--tasks", nargs="*", help="names of tasks; all by default, none: cost only"
     )
+    parser.add_argument("--steps", type=int, default=2000, help="of each training; at least 40")
+    parser.add_argument("--resume", action="store_true", help="go on where the last call stopped")
 
 
 def main() -> None:
-    found = on_each_backend(__file__, measure, add)
-    if found is None:
-        return
-    arguments, costs = found
-    from _learning import STEPS, TASKS, Store, losses, of_keras, task_of
+    arguments = parsed(add)
+    if arguments.show:
+        run = Run.read("optimizers")
+    else:
+        costs = on_each_backend(__file__, measure, arguments)
+        if costs is None:
+            return
+        run = measured(arguments, costs)
+    text = page(run)
+    print(text)
+    if arguments.write:
+        run.keep("optimizers")
+        write_page("optimizers", text)
 
-    store = Store("optimizers")
-    for backend, cost in costs.items():
-        store.piece(f"cost/{backend}", lambda cost=cost: cost, again=True)
-    for name in list(TASKS) if arguments.tasks is None else arguments.tasks:
+
+def measured(arguments: argparse.Namespace, costs: dict[str, Any]) -> Run:
+    """The losses of all tasks, and the costs."""
+    from _data import MissingDataError
+    from _learning import QUICK_STEPS, QUICK_TASKS, TASKS, Store, losses, of_keras
+
+    steps = QUICK_STEPS if arguments.quick else arguments.steps
+    chosen = list(TASKS) if arguments.tasks is None else arguments.tasks
+    store = Store(f"optimizers_{steps}", arguments.resume)
+    for name in QUICK_TASKS if arguments.quick else chosen:
         try:
-            task = task_of(name)
-        except (FileNotFoundError, ModuleNotFoundError) as error:
-            print(f"{name} is left out: {error}")
+            task = TASKS[name](arguments.data)
+        except (MissingDataError, ModuleNotFoundError) as error:
+            print(f"{name} is left out: {error}.")
             continue
         for optimizer, make in makers().items():
             method = of_keras(make, task.shapes)
-            store.piece(f"{name}/{optimizer}", partial(losses, task, method, GRID, SEEDS, STEPS))
-    text = page(store.results, list(TASKS))
-    print(text)
-    if arguments.write:
-        (DOCS / "optimizers.md").write_text(text)
+            store.piece(f"{name}/{optimizer}", partial(losses, task, method, GRID, SEEDS, steps))
+    found = {f"cost/{backend}": cost for backend, cost in costs.items()}
+    return Run.here(store.results | found | {"steps": steps}, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import statistics
 from typing import Any
 
-from _common import alternating, benchmark, machine, ratios, table, versions
+from _common import Run, alternating, benchmark, ratios, table, versions
 from _steps import LAYERS, WIDTH, optimizer_step, variables
 
 GROUPS = (1, 2, 12, 26)
@@ -169,7 +169,8 @@ def measure_fit(arguments: argparse.Namespace) -> dict[str, Any]:
     contenders["MultiOptimizer 26"] = fit_steps(multi_optimizer(26))
     watch = fg.callbacks.Watch(every=50)
     contenders["PerWeight 26, Watch"] = fit_steps(fg.PerWeight(adam(), rules(26)), [watch])
-    times = alternating(contenders, max(arguments.rounds // 2, 3), warm_up=2)
+    rounds, warm_up = (1, 1) if arguments.quick else (max(arguments.rounds // 2, 3), 2)
+    times = alternating(contenders, rounds, warm_up)
     found = ratios(times, "plain")
     overhead = ratios(times, "PerWeight 26")["PerWeight 26, Watch"]
     return {
@@ -196,17 +197,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def page(results: dict[str, Any], rounds: int) -> str:
+def page(run: Run) -> str:
     """The tables, as a page of the docs."""
     parts = [
         "# What PerWeight costs\n\n"
         "Ratios to the plain Keras Adam; below 1 is faster. Medians over the rounds of a run in "
         "one process in which all take turns, one thread each.\n\n"
-        f"Machine: {machine()}. Again on yours: `make bench`, or "
-        f"`python benchmarks/per_weight.py --rounds {rounds}`.\n"
+        + run.source(f"benchmarks/per_weight.py --rounds {run.rounds}")
     ]
     header = ["", *(f"{groups} groups" if groups > 1 else "1 group" for groups in GROUPS)]
-    for backend, result in results.items():
+    for backend, result in run.results.items():
         names = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
         parts.append(f"\n## {backend} ({names})\n")
         if "step" in result:

@@ -2,8 +2,12 @@
 
 Each method trains each task from the rates 1e-6, 1e-5, … 1 with three seeds, 2,000 steps at a
 constant rate, and is compared with the best of 25 rates of plain Adam on the same seeds. A rival
-that has no learning rate gets the number as its initial estimate. Results are kept as they come:
-the next call goes on where the last was stopped. Needs JAX and `pip install '.[bench]'`.
+that has no learning rate gets the number as its initial estimate. Needs JAX and `pip install
+'.[bench]'`.
+
+    python benchmarks/step_size.py --show                        # what is kept
+    python benchmarks/step_size.py --tasks wine --steps 400      # a taste
+    python benchmarks/step_size.py --resume                      # go on where the last call stopped
 """
 
 from __future__ import annotations
@@ -14,19 +18,23 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _common import DOCS, machine, table, versions
+from _common import Run, parsed, table, write_page
+from _data import MissingDataError
 from _learning import (
     HELD_OUT_TASKS,
+    QUICK_STEPS,
+    QUICK_TASKS,
     STEPS,
     TASKS,
+    WITH_FLOOR,
     Method,
     Store,
+    Task,
     cost,
     losses,
     means,
     of_keras,
     of_optax,
-    task_of,
 )
 
 DECADES = [10.0**power for power in range(-6, 1)]
@@ -116,9 +124,9 @@ def spread(results: dict[str, Any], task: str, variants: list[str], part: str) -
     return min((means(result, part) for result in found), key=lambda x: x.max(), default=None)
 
 
-def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
+def page(run: Run) -> str:
     """The tables, as a page of the docs."""
-    results = store.results
+    results, names, steps = run.results["tasks"], list(methods()), run.results["steps"]
     parts = [
         "# How much the initial learning rate matters\n\n"
         "Final loss, relative to plain Adam at the best of 25 learning rates between 1e-5 and 0.1 "
@@ -135,14 +143,11 @@ def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
         "single training that happens to be unstable at its end can make a mean of three seeds "
         "many times larger. Hypergradient descent is Adam's, with the best in worst "
         f"case of the hyper-rates {', '.join(f'{rate:.0e}' for rate in HYPER_RATES)} for each "
-        "cell.\n\n"
-        f"Machine: {machine()}; "
-        + ", ".join(f"{k} {v}" for k, v in versions("jax", "keras", "optax").items())
-        + ". Again on yours: `python benchmarks/step_size.py`.\n"
+        "cell.\n\n" + run.source("benchmarks/step_size.py")
     ]
     for part in ("train", "validation"):
         rows = []
-        for task in tasks:
+        for task in TASKS:
             grid = results.get(f"{task}/Adam grid")
             if grid is None:
                 continue
@@ -154,8 +159,7 @@ def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
                     cells.append("")
                 else:
                     cells.append(f"{shown(found.min() / best)}–{shown(found.max() / best)}")
-            label = task if task_of(task).interpolates else f"{task} (floor)"
-            rows.append([label, f"{best:.3g}", *cells])
+            rows.append([labelled(task), f"{best:.3g}", *cells])
         parts.append(
             f"\n## {part.title()} loss\n\n" + table(["task", "best Adam", *columns(names)], rows)
         )
@@ -170,42 +174,29 @@ def page(store: Store, names: list[str], tasks: list[str], steps: int) -> str:
         "compiled, one thread; numbers of state for each weight.\n\n"
         + table(["", "µs a step", "state"], rows)
     )
-    return "".join(parts)
+    return "".join(parts) + held_out_page(run)
 
 
-def held_out(tasks: list[str], again: bool) -> Store:
-    """Ours with other seeds and half the steps than those that its defaults were chosen with."""
-    store = Store("step_size_held_out")
-    for name in tasks:
-        try:
-            task = task_of(name)
-        except FileNotFoundError as error:
-            print(f"{name} is left out: {error}")
-            continue
-        for method, rates in (("Adam", GRID), (OURS, DECADES)):
-            made = methods()[method](task.shapes)
-            runs = partial(losses, task, made, rates, HELD_OUT_SEEDS, STEPS // 2)
-            store.piece(f"{name}/{method}", runs, again and method == OURS)
-    return store
+def labelled(task: str) -> str:
+    return f"{task} (floor)" if task in WITH_FLOOR else task
 
 
-def held_out_page(store: Store, tasks: list[str]) -> str:
-    """A table of them."""
+def held_out_page(run: Run) -> str:
+    """A table of ours with other seeds and half the steps than its defaults were chosen with."""
+    results, steps = run.results["held_out"], run.results["steps"] // 2
     rows = []
-    for task in tasks:
-        if f"{task}/{OURS}" in store.results:
-            best = means(store.results[f"{task}/Adam"], "train").min()
+    for task in [*TASKS, *HELD_OUT_TASKS]:
+        if f"{task}/{OURS}" in results:
+            best = means(results[f"{task}/Adam"], "train").min()
             ratios = [
-                means(store.results[f"{task}/{OURS}"], part)
-                / means(store.results[f"{task}/Adam"], part).min()
+                means(results[f"{task}/{OURS}"], part) / means(results[f"{task}/Adam"], part).min()
                 for part in ("train", "validation")
             ]
-            label = task if task_of(task).interpolates else f"{task} (floor)"
             cells = (f"{shown(r.min())}–{shown(r.max())}" for r in ratios)
-            rows.append([label, f"{best:.3g}", *cells])
+            rows.append([labelled(task), f"{best:.3g}", *cells])
     header = ["task", "best Adam, train", "train", "validation"]
     return (
-        f"\n## With other seeds and {STEPS // 2} steps\n\n{OURS} against tuned Adam as above, with "
+        f"\n## With other seeds and {steps} steps\n\n{OURS} against tuned Adam as above, with "
         f"the seeds {HELD_OUT_SEEDS}, by which no default was chosen, and half the steps; nor "
         "was one by the last five tasks.\n\n" + table(header, rows)
     )
@@ -217,42 +208,60 @@ def shown(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" if ratio < 1e4 else f"{ratio:.0e}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", help="names of the table's columns")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--again", action="store_true", help="measure again what is stored")
-    parser.add_argument("--write", action="store_true", help="write the docs' page")
-    arguments, every = parser.parse_args(), methods()
+def measured(arguments: argparse.Namespace) -> Run:
+    """The losses of all tasks from all rates, and what a step costs."""
+    every, steps, chosen = methods(), arguments.steps, arguments.tasks
+    if arguments.quick:
+        steps, chosen = QUICK_STEPS, QUICK_TASKS
+    tasks: dict[str, Task] = {}
+    for name, make in (TASKS | HELD_OUT_TASKS).items():
+        if name in chosen:
+            try:
+                tasks[name] = make(arguments.data)
+            except (MissingDataError, ModuleNotFoundError) as error:
+                print(f"{name} is left out: {error}.")
     names = arguments.methods or list(every)
-    read = []
-    store = Store("step_size" if arguments.steps == STEPS else f"step_size_{arguments.steps}")
-    for name in arguments.tasks:
-        try:
-            task = task_of(name)
-        except (FileNotFoundError, ModuleNotFoundError) as error:
-            print(f"{name} is left out: {error}")
-            continue
-        read.append(name)
-        grid = every["Adam"](task.shapes)
-        tuned = partial(losses, task, grid, GRID, SEEDS, arguments.steps)
-        store.piece(f"{name}/Adam grid", tuned)
-        for method in names:
+    store = Store(f"step_size_{steps}", arguments.resume)
+    held_out = Store(f"step_size_held_out_{steps}", arguments.resume)
+    for name, task in tasks.items():
+        if name in TASKS:
+            grid = every["Adam"](task.shapes)
+            store.piece(f"{name}/Adam grid", partial(losses, task, grid, GRID, SEEDS, steps))
+            for method in names:
+                made = every[method](task.shapes)
+                runs = partial(losses, task, made, DECADES, SEEDS, steps)
+                store.piece(f"{name}/{method}", runs)
+        for method, rates in (("Adam", GRID), (OURS, DECADES)):
             made = every[method](task.shapes)
-            runs = partial(losses, task, made, DECADES, SEEDS, arguments.steps)
-            store.piece(f"{name}/{method}", runs, arguments.again)
-    if "mnist" in arguments.tasks:
-        task = task_of("mnist")
+            runs = partial(losses, task, made, rates, HELD_OUT_SEEDS, steps // 2)
+            held_out.piece(f"{name}/{method}", runs)
+    if "mnist" in tasks:
         for method in names:
-            made = every[method](task.shapes)
-            store.piece(f"cost/{method}", partial(cost, task, made), arguments.again)
-    text = page(store, list(every), list(TASKS), arguments.steps)
-    others = held_out([*read, *HELD_OUT_TASKS], arguments.again)
-    text += held_out_page(others, [*TASKS, *HELD_OUT_TASKS])
+            made = every[method](tasks["mnist"].shapes)
+            store.piece(f"cost/{method}", partial(cost, tasks["mnist"], made, arguments.rounds))
+    results = {"tasks": store.results, "held_out": held_out.results, "steps": steps}
+    return Run.here(results, arguments.rounds, "jax", "keras", "optax")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(rounds=3)
+    every = [*TASKS, *HELD_OUT_TASKS]
+    parser.add_argument("--tasks", nargs="+", choices=every, default=every)
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(methods()), help="names of the table's columns"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training; at least 80")
+    parser.add_argument("--resume", action="store_true", help="go on where the last call stopped")
+
+
+def main() -> None:
+    arguments = parsed(add)
+    run = Run.read("step_size") if arguments.show else measured(arguments)
+    text = page(run)
     print(text)
     if arguments.write:
-        (DOCS / "step-sizes.md").write_text(text)
+        run.keep("step_size")
+        write_page("step-sizes", text)
 
 
 if __name__ == "__main__":
