@@ -6,7 +6,10 @@ step the discriminator learns first, then the generator, each with an Adam of it
 its own.
 
     KERAS_BACKEND=jax python examples/gan_mnist.py                # both methods, seeds 0, 1, 2
-    python examples/gan_mnist.py --methods single --seeds 0 path/to/mnist
+    python examples/gan_mnist.py --methods single --seeds 0 --data path/to/mnist
+
+The data are the two files of MNIST's training images, train-images-idx3-ubyte.gz and
+train-labels-idx1-ubyte.gz, from https://github.com/cvdfoundation/mnist.
 
 For each run the folder gets a grid of samples after each epoch, the curves of the losses, the model
 and its scores, and beside them the results of all and a picture. A run whose scores are there,
@@ -38,7 +41,8 @@ from rich.table import Table
 
 import finegrain as fg
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+DATA = Path(__file__).parents[1] / "data" / "mnist"
+FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 METHODS = ("single", "alternating")
 LOSSES = ["discriminator_loss", "generator_loss"]  # of the discriminator's turn, the generator's
 BATCH, LATENT, EVERY = 64, 32, 25
@@ -52,10 +56,7 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images, (n, 28, 28, 1) in [−1, 1], and their digits."""
     images, digits = (
         np.frombuffer(gzip.decompress((folder / name).read_bytes()), "uint8", offset=offset)
-        for name, offset in (
-            ("train-images-idx3-ubyte.gz", 16),
-            ("train-labels-idx1-ubyte.gz", 8),
-        )
+        for name, offset in zip(FILES, (16, 8), strict=True)
     )
     return (images.reshape(-1, 28, 28, 1) / 127.5 - 1).astype("float32"), digits.astype("int32")
 
@@ -334,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="?", type=Path, default=DATA, help="folder of the idx files")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of MNIST's files")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=8)
@@ -343,8 +344,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of the timing; 0 for none")
     parser.add_argument("--folder", type=Path, default=Path("build/gan_mnist"))
     arguments = parser.parse_args()
-    if not arguments.data.exists():
-        parser.error(f"there is no MNIST in {arguments.data}: give the folder of its idx files")
+    for name in FILES:
+        if not (arguments.data / name).exists():
+            raise SystemExit(
+                f"There is no {arguments.data / name}: MNIST is needed, from "
+                "https://github.com/cvdfoundation/mnist; name the folder of its files with --data"
+            )
     images, digits = read_mnist(arguments.data)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     judge = Judge(arguments.folder, images, digits, epochs=3)

@@ -3,6 +3,9 @@
     python examples/tag_columns.py train.bio.tsv dev.bio.tsv      # tags B-X, I-X, O: span F1
     python examples/tag_columns.py train.upos.tsv dev.upos.tsv    # other tags: accuracy
 
+Universal Dependencies have words and their parts of speech (https://universaldependencies.org),
+WNUT-17 has named entities (https://github.com/leondz/emerging_entities_17).
+
 Words are known by themselves, by their endings and by their shapes. Out comes the score after each
 epoch, and how sure the model is of what it found: the errors among the tags by their marginals.
 """

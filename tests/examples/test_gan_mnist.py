@@ -102,7 +102,7 @@ def test_both_methods_run_score_and_resume(mnist, data, run, tmp_path, monkeypat
     folder = tmp_path / "out"
     monkeypatch.setattr(mnist, "seconds_per_step", lambda images, rounds: times)
     times = {"single": [1.0, 2.0, 4.0], "alternating": [2.0, 2.0, 16.0]}
-    arguments = [data, "--seeds", 0, "--epochs", 1, "--images", 128, "--samples", 500]
+    arguments = ["--data", data, "--seeds", 0, "--epochs", 1, "--images", 128, "--samples", 500]
     arguments += ["--folder", folder]
     run(mnist, *arguments)
     results = json.loads((folder / "results.json").read_text())
@@ -152,7 +152,11 @@ def test_a_step_is_one_of_the_single_loss_or_both_turns(mnist, monkeypatch):
     assert steps == [("both", 64), ("one", 64), ("other", 64)] * 5
 
 
-def test_missing_data_are_said_to_be_missing(mnist, run, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(mnist, tmp_path / "nowhere")
-    assert "there is no MNIST in" in capsys.readouterr().err
+def test_missing_data_are_one_line_that_says_where_to_get_them(mnist, run, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        run(mnist, "--data", tmp_path / "nowhere")
+    message = str(stopped.value)
+    assert message.startswith(f"There is no {tmp_path / 'nowhere' / 'train-images-idx3-ubyte.gz'}")
+    assert "https://" in message
+    assert "--data" in message
+    assert "\n" not in message
