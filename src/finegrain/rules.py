@@ -61,6 +61,8 @@ class Rule:
         trainable: `False` holds the weights where they are: their slots do not advance, and their
             gradients count neither in the global norm nor as non-finite.
             `PerWeight.set_trainable` releases them. A multiplier or rate of 0 does the same.
+            Statistics that a layer gathers by itself, as BatchNormalization does, go on: unlike
+            `layer.trainable = False`, no rule reaches them (`PerWeight.describe` names them).
         name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to what it
             selects by.
 

@@ -63,6 +63,7 @@ class Description:
         reports: One report a weight, in the model's order.
         fold_above: Number of weights from which on the printed table has a line a group instead
             of a line a weight.
+        notes: Lines to print under the table.
 
     Example:
     >>> import keras, finegrain as fg
@@ -73,9 +74,12 @@ class Description:
     [((2, 3), 1.0), ((3,), 2.0)]
     """
 
-    def __init__(self, reports: Sequence[WeightReport], *, fold_above: int = 40) -> None:
+    def __init__(
+        self, reports: Sequence[WeightReport], *, fold_above: int = 40, notes: Sequence[str] = ()
+    ) -> None:
         self.reports = list(reports)
         self.fold_above = fold_above
+        self.notes = list(notes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary a weight, with the fields of `WeightReport`; numbers are plain floats."""
@@ -138,6 +142,8 @@ class Description:
             f"{_weights(len(self.reports))}, {parameters:,} parameters in all, "
             f"{len(held)} held; {usual} where no other is named"
         )
+        # Code among them is there to be pasted: no line is broken.
+        yield from (Text(note, no_wrap=True, overflow="ignore") for note in self.notes)
 
     def _table(
         self,

@@ -12,6 +12,7 @@ from keras import ops
 
 from finegrain.checks import checked_number
 from finegrain.monitoring.describe import Description, WeightReport
+from finegrain.monitoring.statistics import notes_on_statistics
 from finegrain.optimizers import persistence
 from finegrain.optimizers.conditional import is_compiling, is_traced
 from finegrain.optimizers.groups import State
@@ -464,7 +465,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 "`describe` needs a model with trainable weights: build it first, for example "
                 f"by calling it on data. Received: model={model!r}"
             )
-        return Description(self._reports(weights))
+        reports = self._reports(weights)
+        return Description(reports, notes=notes_on_statistics(model, weights, reports))
 
     def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
         base = as_float(self._get_current_learning_rate())
