@@ -8,6 +8,8 @@ from keras import layers
 import finegrain as fg
 
 HELD = "held, but updated by training: the statistics of "
+# Of a list of expressions each has to select something.
+HELD_WEIGHTS = "inner_dense|norm"
 CURE = "to hold those of BatchNormalization too, before compile"
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(3.0, 2.0, (8, 4)).astype("float32"), np.ones((8, 1), "float32")
@@ -40,19 +42,19 @@ def statistics(model):
 
 def outputs(model):
     """What the held part makes of the data."""
-    held = keras.Model(model.inputs, model.get_layer("norm").output)
+    held = keras.Model(model.inputs[0], model.get_layer("norm").output)
     return keras.ops.convert_to_numpy(held(X))
 
 
 def test_statistics_go_on_and_are_named():
     model = tagger()
-    rule = fg.Rule(["body", "norm"], trainable=False)
+    rule = fg.Rule(HELD_WEIGHTS, trainable=False)
     first, second, *code = notes(model, rule)
     assert first.startswith(HELD)
     for path in ("inner_norm", "norm"):
         assert f"{path} (moving_mean, moving_variance)" in first
     assert second == f"{CURE}:"
-    assert len(code) == 2
+    assert len(code) == 4
     before = outputs(model)
     train(model, rule)
     assert np.abs(outputs(model) - before).max() > 0.1
@@ -60,7 +62,7 @@ def test_statistics_go_on_and_are_named():
 
 def test_the_code_holds_them_as_it_is_pasted():
     model = tagger()
-    rule = fg.Rule(["body", "norm"], trainable=False)
+    rule = fg.Rule(HELD_WEIGHTS, trainable=False)
     _, _, *code = notes(model, rule)
     exec("\n".join(code), {"model": model})
     assert notes(model, rule) == []
@@ -70,14 +72,21 @@ def test_the_code_holds_them_as_it_is_pasted():
     np.testing.assert_array_equal(statistics(model), kept)
 
 
-def test_rules_that_would_be_left_with_nothing_are_named():
+def test_what_would_be_left_with_nothing_is_named():
+    """A selector that selects no trainable weight any more is an error."""
     model = tagger()
-    rules = [fg.Rule("norm", trainable=False), fg.Rule("gamma$", weight_decay=0.0)]
-    rules.append(fg.Rule("bias$|gamma$", weight_decay=0.0, name="no decay"))
+    rules = [
+        fg.Rule(["norm", "inner_dense"], trainable=False),
+        fg.Rule("gamma$", weight_decay=0.0, name="no decay"),
+        fg.Rule("bias$|gamma$", weight_decay=0.0),
+    ]
     _, second, *code = notes(model, *rules)
-    assert second == f"{CURE}, without the rules 'norm', 'gamma$':"
+    assert second == f"{CURE}, and without rules on 'norm', 'gamma$':"
     exec("\n".join(code), {"model": model})
-    train(model, rules[-1])
+    for rule in rules[:2]:
+        with pytest.raises(ValueError, match="selects no trainable weight"):
+            notes(model, rule)
+    train(model, fg.Rule("inner_dense", trainable=False), rules[-1])
 
 
 class Codes(layers.Layer):
@@ -96,7 +105,7 @@ class Codes(layers.Layer):
 @pytest.mark.one_backend
 def test_layers_of_ones_own():
     model = keras.Sequential([keras.Input((3,)), Codes(name="codes"), layers.Dense(1, name="head")])
-    first, second, *code = notes(model, fg.Rule("codes", trainable=False))
+    first, _, *code = notes(model, fg.Rule("codes", trainable=False))
     assert "codes (usage)" in first
     assert "own_norm (moving_mean, moving_variance)" in first
     assert code == ["layer.trainable = False  # for each that is part of a layer of your own"]
@@ -126,7 +135,12 @@ def test_no_note_on_constants():
 
 
 @pytest.mark.one_backend
-def test_they_are_printed_below_the_table_in_lines_that_are_not_broken():
-    model = tagger()
-    described = fg.PerWeight("sgd", [fg.Rule(["body", "norm"], trainable=False)]).describe(model)
-    assert str(described).splitlines()[-4:] == described.notes
+@pytest.mark.parametrize("names", [["norm"], [f"a_norm_with_a_long_name_{i}" for i in range(9)]])
+def test_the_printed_code_runs(names):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="dense")])
+    for name in names:
+        model.add(layers.BatchNormalization(name=name))
+    optimizer = fg.PerWeight("sgd", [fg.Rule("dense|norm", trainable=False)])
+    printed = str(optimizer.describe(model))
+    exec(printed.partition(f"{CURE}:\n")[2], {"model": model})
+    assert [model.get_layer(name).trainable for name in names] == [False] * len(names)

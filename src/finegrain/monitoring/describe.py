@@ -142,8 +142,7 @@ class Description:
             f"{_weights(len(self.reports))}, {parameters:,} parameters in all, "
             f"{len(held)} held; {usual} where no other is named"
         )
-        # Code among them is there to be pasted: no line is broken.
-        yield from (Text(note, no_wrap=True, overflow="ignore") for note in self.notes)
+        yield from map(Text, self.notes)
 
     def _table(
         self,

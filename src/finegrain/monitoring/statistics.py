@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from finegrain.monitoring.describe import WeightReport
+from finegrain.rules import Rule
+from finegrain.selection import label, select
 
 
 def notes_on_statistics(
     model: keras.layers.Layer,
+    rules: Sequence[Rule],
     weights: Sequence[keras.Variable],
     reports: Sequence[WeightReport],
 ) -> list[str]:
@@ -18,6 +21,7 @@ def notes_on_statistics(
 
     Args:
         model: The model.
+        rules: The optimizer's rules.
         weights: Its trainable weights.
         reports: One for each of them.
     """
@@ -30,9 +34,9 @@ def notes_on_statistics(
     stopped = [layer for layer in going_on if isinstance(layer, keras.layers.BatchNormalization)]
     if not stopped:
         return notes
-    concerned = {id(weight) for layer in stopped for weight in layer.weights}
-    rules = _rules_of_these_alone(concerned, weights, reports)
-    without = f", without the rules {', '.join(map(repr, rules))}" if rules else ""
+    taken_out = {id(weight) for layer in stopped for weight in layer.weights}
+    useless = _left_with_nothing(rules, weights, taken_out)
+    without = f", and without rules on {', '.join(map(repr, useless))}" if useless else ""
     notes.append(f"to hold those of BatchNormalization too, before compile{without}:")
     return [*notes, *_code(model, stopped)]
 
@@ -51,21 +55,13 @@ def _named(layer: keras.layers.Layer) -> str:
     return ", ".join(v.name for v in variables if keras.backend.is_float_dtype(v.dtype))
 
 
-def _rules_of_these_alone(
-    concerned: set[int], weights: Sequence[keras.Variable], reports: Sequence[WeightReport]
+def _left_with_nothing(
+    rules: Sequence[Rule], weights: Sequence[keras.Variable], without: set[int]
 ) -> list[str]:
-    """The rules that would select no trainable weight any more, which is an error."""
-    pairs = list(zip(weights, reports, strict=True))
-    elsewhere = {name for w, report in pairs if id(w) not in concerned for name in report.rules}
-    return list(
-        dict.fromkeys(
-            name
-            for w, report in pairs
-            if id(w) in concerned
-            for name in report.rules
-            if name not in elsewhere
-        )
-    )
+    """The selectors that would select no trainable weight any more, which is an error."""
+    rest = [weight for weight in weights if id(weight) not in without]
+    selectors = [selector for rule in rules for selector in rule.selectors]
+    return list(dict.fromkeys(label(s) for s in selectors if not any(select(s, rest))))
 
 
 def _code(model: keras.layers.Layer, layers: Sequence[keras.layers.Layer]) -> list[str]:
@@ -76,9 +72,14 @@ def _code(model: keras.layers.Layer, layers: Sequence[keras.layers.Layer]) -> li
         if id(layer) in wanted:
             wanted.discard(id(layer))  # A layer may be in several places.
             within.setdefault(place, []).append(layer.name)
+    # Two lines each: what a narrow table breaks, within the brackets, is still Python.
     lines = [
-        f"for name in {names!r}: {place}.get_layer(name).trainable = False"
+        line
         for place, names in within.items()
+        for line in (
+            f"for name in {names!r}:",
+            f"    {place}.get_layer(name).trainable = False",
+        )
     ]
     if wanted:
         lines.append("layer.trainable = False  # for each that is part of a layer of your own")

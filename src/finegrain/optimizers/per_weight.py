@@ -466,7 +466,9 @@ class PerWeight(keras.optimizers.Optimizer):
                 f"by calling it on data. Received: model={model!r}"
             )
         reports = self._reports(weights)
-        return Description(reports, notes=notes_on_statistics(model, weights, reports))
+        rules = [live.rule for live in self._state.book.rules]
+        notes = notes_on_statistics(model, rules, weights, reports)
+        return Description(reports, notes=notes)
 
     def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
         base = as_float(self._get_current_learning_rate())
