@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from finegrain.backends import WITHOUT_GRADIENTS, no_kernel
 from finegrain.checks import checked_number
 from finegrain.layers.crf import CRF
 from finegrain.losses.crf import CRFNegativeLogLikelihood
@@ -150,7 +151,10 @@ class Segmenter:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
             ValueError: if `save_to` is not a `.keras` file in an existing folder.
             KeyboardInterrupt: on Ctrl-C, after the best weights so far are back in place.
+            NotImplementedError: on a backend of Keras that does not train.
         """
+        if keras.backend.backend() in WITHOUT_GRADIENTS:
+            raise no_kernel("Training")
         train, held_out = self._sentences(corpus, validation)
         if save_to is not None:
             _checked_path(save_to)
