@@ -169,11 +169,12 @@ def page(run: Run) -> str:
         for column, cost in costs.items()
         if cost is not None
     ]
-    parts.append(
-        "\n## What a step costs\n\nMicroseconds of a whole training step on the task `mnist`, "
-        "compiled, one thread; numbers of state for each weight.\n\n"
-        + table(["", "µs a step", "state"], rows)
-    )
+    if rows:
+        parts.append(
+            "\n## What a step costs\n\nMicroseconds of a whole training step on the task `mnist`, "
+            "compiled, one thread; numbers of state for each weight.\n\n"
+            + table(["", "µs a step", "state"], rows)
+        )
     return "".join(parts) + held_out_page(run)
 
 
