@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from finegrain.extras import needs
+from finegrain.optimizers.host import host_array
 from finegrain.optimizers.per_weight import PerWeight
 
 if TYPE_CHECKING:
@@ -100,13 +100,14 @@ class Watch(keras.callbacks.Callback):
         """Has the optimizer record."""
         model = self.model
         optimizer = _per_weight(model)
-        if not optimizer.built:
-            strategy = getattr(model, "distribute_strategy", None)
-            with nullcontext() if strategy is None else strategy.scope():
+        strategy = getattr(model, "distribute_strategy", None)
+        with nullcontext() if strategy is None else strategy.scope():
+            if not optimizer.built:
                 model.optimizer.build(model.trainable_variables)
-        weights = optimizer._trainable_variables
-        step = int(ops.convert_to_numpy(optimizer.iterations))
-        if optimizer._state.watch(weights, self.every, step):
+            weights = optimizer._trainable_variables
+            step = int(host_array(optimizer.iterations))
+            is_new = optimizer._state.watch(weights, self.every, step)
+        if is_new:
             model.make_train_function(force=True)
         paths = [row.path for row in optimizer._reports(weights)]
         if self.paths and self.paths != paths:
@@ -116,7 +117,7 @@ class Watch(keras.callbacks.Callback):
             )
         self.paths = paths
         self.rules = optimizer._state.weights_of_rules()
-        self._micro_steps = int(ops.convert_to_numpy(optimizer._iterations.value))
+        self._micro_steps = int(host_array(optimizer._iterations))
         if self.log_dir is not None and self._writer is None:
             self._writer = _event_writer(self.log_dir)
 
@@ -142,11 +143,11 @@ class Watch(keras.callbacks.Callback):
 
     def _read(self, optimizer: PerWeight) -> None:
         recorder = optimizer._state.recorder
-        step = -1 if recorder is None else int(ops.convert_to_numpy(recorder.recorded.value))
+        step = -1 if recorder is None else int(host_array(recorder.recorded))
         # Where steps were dropped, the count of batches runs ahead of that of steps.
         if recorder is None or step < 0 or (self.steps and step <= self.steps[-1]):
             return
-        gradient, update, weight = np.array(ops.convert_to_numpy(recorder.norms.value))
+        gradient, update, weight = host_array(recorder.norms)
         record = {
             "gradient_norm": gradient,
             "update_norm": update,

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
+from finegrain.optimizers.host import host_array
 from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
 from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
@@ -215,7 +216,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
         if self.built and not callable(learning_rate):
-            learning_rate = learning_rate / float(ops.convert_to_numpy(self.multiplier))
+            learning_rate = learning_rate / float(host_array(self.multiplier))
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     def _backend_update_step(

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from finegrain.monitoring.describe import WeightReport
 from finegrain.optimizers import checkpoint
 from finegrain.optimizers.groups import Selected
+from finegrain.optimizers.host import host_array
 from finegrain.optimizers.rulebook import LiveRule, Rulebook
 from finegrain.rules import Outcome
 
@@ -94,5 +94,4 @@ def _now(live: LiveRule, name: str) -> float:
 
 def as_float(value: Any) -> float:
     """A scalar tensor or variable as a Python float."""
-    value = value.value if isinstance(value, keras.Variable) else value
-    return float(ops.convert_to_numpy(value))
+    return float(host_array(value))
