@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 import finegrain as fg
+from optimizers import mirrored as situations
 from optimizers.contract import fill, values
 
 STEPS, BATCH, FEATURES, TARGETS = 6, 16, 4, 2
@@ -189,6 +190,7 @@ def mirrored(folder: Path, _rank: int, _port: int) -> None:
                 copy = [weight.value.values[device].numpy() for weight in model.weights]
                 record(folder / f"{case}-{kind}-{device}.npz", model, copy)
         model.save(folder / f"{case}-0.keras")
+    (folder / "situations.json").write_text(json.dumps(situations.compare(strategy, folder)))
 
 
 SCENARIOS: dict[str, Callable[[Path, int, int], None]] = {

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from optimizers import distributed
+from optimizers import mirrored as situations
 from optimizers.contract import values
 
 BACKEND = keras.backend.backend()
@@ -206,6 +207,15 @@ def test_slots_are_cut_like_their_weights(scenario, case, stage, trained):
         of_slots = [n for path, n in parts.items() if weight.replace("/", "_") in path]
         assert of_slots == [4] * slots
     assert parts["head/bias"] == 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has strategies")
+@pytest.mark.parametrize("optimizer", situations.TRIED)
+@pytest.mark.parametrize("situation", situations.SITUATIONS)
+def test_what_plain_keras_can_under_a_strategy(situation, optimizer, trained):
+    """Save, load, restore, set and watch, inside and outside of the strategy's scope."""
+    found = json.loads((trained("mirrored") / "situations.json").read_text())
+    assert not found[optimizer][situation], found[optimizer][situation]
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has strategies")
