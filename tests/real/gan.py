@@ -19,6 +19,7 @@ import finegrain as fg
 from real.terminal import FULL
 
 SAMPLES, SIDE, CHANNELS, LATENT = (2048, 32, 16, 32) if FULL else (64, 8, 4, 8)
+RATE = 2e-3
 
 
 def spots() -> np.ndarray:
@@ -35,11 +36,11 @@ def gan() -> fg.models.GAN:
     generator = keras.Sequential(
         [
             keras.Input((LATENT,)),
-            layers.Dense(SIDE // 4 * SIDE // 4 * 2 * CHANNELS),
+            layers.Dense(SIDE // 4 * SIDE // 4 * 2 * CHANNELS, use_bias=False),
             layers.Reshape((SIDE // 4, SIDE // 4, 2 * CHANNELS)),
             layers.BatchNormalization(),
             layers.ReLU(),
-            layers.Conv2DTranspose(CHANNELS, 4, 2, "same"),
+            layers.Conv2DTranspose(CHANNELS, 4, 2, "same", use_bias=False),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Conv2DTranspose(1, 4, 2, "same", activation="tanh"),
@@ -62,7 +63,7 @@ def gan() -> fg.models.GAN:
     model = fg.models.GAN(generator, discriminator, "non_saturating", ema_momentum=0.9, seed=1)
     model.compile(
         fg.PerWeight(
-            keras.optimizers.Adam(2e-3, beta_1=0.5),
+            keras.optimizers.Adam(RATE, beta_1=0.5),
             [fg.Rule(generator, learning_rate_multiplier=0.5)],
         )
     )
