@@ -14,8 +14,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
+from finegrain.optimizers.host import host_array
 from finegrain.selection import weight_path
 
 Place = tuple[str, list[int]]
@@ -104,7 +104,7 @@ def path_of(name: str) -> str:
 def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
     """Writes `state` and the places of `weights` into `store`."""
     for name, variable in state:
-        store[name] = ops.convert_to_numpy(variable.value)
+        store[name] = host_array(variable)
     for index, (path, shape) in enumerate(places(weights)):
         store[f"{key(path)}:place"] = np.array([index, *shape], "int64")
 

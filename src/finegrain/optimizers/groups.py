@@ -13,6 +13,7 @@ from keras import ops
 from finegrain.gradients.transform import GradientTransform, transformed
 from finegrain.optimizers import checkpoint
 from finegrain.optimizers.conditional import count_one, run_if
+from finegrain.optimizers.host import host_array
 from finegrain.optimizers.nonfinite import Guard
 from finegrain.optimizers.recorder import Recorder
 from finegrain.optimizers.rulebook import Rulebook
@@ -122,7 +123,8 @@ class State:
         self._parts: list[list[int]] = []
         # Set while something watches the weights, which sees the gradients as the loss gave them.
         self.recorder: Recorder | None = None
-        self.raw_gradients: list[Any] = []
+        # By thread: under a TensorFlow strategy each replica takes its steps in one of its own.
+        self.raw_gradients: dict[int, list[Any]] = {}
         # Set where steps with gradients that are not finite are dropped.
         self.guard: Guard | None = None
 
@@ -312,7 +314,7 @@ class State:
     def learned_rates(self) -> dict[Any, float]:
         """By group, what an optimizer that learns its step size multiplies its rate by."""
         return {
-            group.outcome.group: float(ops.convert_to_numpy(group.optimizer.multiplier))
+            group.outcome.group: float(host_array(group.optimizer.multiplier))
             for group in self.groups
             if hasattr(group.optimizer, "multiplier")
         }

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.optimizers.conditional import anywhere, both, is_compiling, is_traced, run_if
+from finegrain.optimizers.host import host_array
 from finegrain.optimizers.sparse import is_sparse
 from finegrain.selection import weight_path
 
@@ -126,7 +127,7 @@ class Guard:
         self._reported_counts = self._host_counts()
 
     def _host_counts(self) -> np.ndarray:
-        return np.array(ops.convert_to_numpy(self.counts.value), "int64")
+        return host_array(self.counts).astype("int64")
 
     def _paths(self, flags: np.ndarray) -> list[str]:
         return [
@@ -166,4 +167,4 @@ def check_policy(policy: Any) -> str:
 
 def host_int(variable: keras.Variable) -> int:
     """What an integer variable holds."""
-    return int(np.asarray(ops.convert_to_numpy(variable.value)))
+    return int(host_array(variable))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from finegrain.optimizers import persistence
 from finegrain.optimizers.conditional import is_compiling, is_traced
 from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
+from finegrain.optimizers.recorder import over_replicas
 from finegrain.optimizers.reports import as_float, reports
 from finegrain.optimizers.rulebook import Rulebook
 from finegrain.optimizers.slots import set_state
@@ -285,7 +287,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
         if self._state.recorder is not None:
-            self._state.raw_gradients = list(grads)
+            self._state.raw_gradients[get_ident()] = over_replicas(grads)
         grads = self._state.transform(list(grads))
         if self.global_clipnorm:
             grads = self._without_held(grads)
@@ -319,8 +321,8 @@ class PerWeight(keras.optimizers.Optimizer):
         state.collect_counts()
         if state.recorder is not None:
             step = ops.convert_to_tensor(self.iterations)
-            state.recorder.record(step, state.raw_gradients, state.stepping, before)
-            state.raw_gradients = []
+            raw = state.raw_gradients.pop(get_ident())
+            state.recorder.record(step, raw, state.stepping, before)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one weight, as the optimizer of its group does.

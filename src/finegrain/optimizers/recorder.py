@@ -101,5 +101,18 @@ class Recorder:
         self.recorded.assign(ops.where(due, step, ops.convert_to_tensor(self.recorded)))
 
 
+def over_replicas(gradients: Sequence[Any]) -> list[Any]:
+    """The gradients of a whole batch: each replica of a TensorFlow strategy has but a share."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            shares = [dense(gradient) for gradient in gradients if gradient is not None]
+            sums = iter(replicas.all_reduce(tf.distribute.ReduceOp.SUM, shares))
+            return [None if gradient is None else next(sums) for gradient in gradients]
+    return list(gradients)
+
+
 def _norm(values: Any) -> Any:
     return ops.sqrt(ops.sum(ops.square(ops.cast(values, "float32"))))

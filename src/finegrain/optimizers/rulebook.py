@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.optimizers.conditional import both, unchanged_since, versions
+from finegrain.optimizers.host import host_array
 from finegrain.rules import Outcome, Rule, outcome_of
 from finegrain.template import Template
 
@@ -43,11 +44,11 @@ class Number:
 
     def read(self) -> float:
         """What it is now; not inside a compiled step."""
-        return float(ops.convert_to_numpy(self.numbers.variable.value)[self.place])
+        return float(host_array(self.numbers.variable)[self.place])
 
     def assign(self, value: float) -> None:
         """Sets it; not inside a compiled step."""
-        values = np.array(ops.convert_to_numpy(self.numbers.variable.value))
+        values = host_array(self.numbers.variable)
         values[self.place] = value
         self.numbers.variable.assign(values)
 
