@@ -200,6 +200,31 @@ def weights_set_and_read(at: Situation) -> None:
     at.goes_on(model)
 
 
+def unfrozen_on_resume(at: Situation) -> None:
+    """What was held begins anew, as it does on one device, outside of the scope as inside."""
+    if not isinstance(at.optimizer(), fg.PerWeight):
+        return  # Keras lets new weights take over the count of others
+    import tensorflow as tf
+
+    def resumed(place: Situation, model: keras.Model) -> list[np.ndarray]:
+        with place.scope():
+            model.compile(fg.PerWeight(keras.optimizers.Adam(0.05)), "mse", jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(at.folder / "held.weights.h5")
+        return values_of(fit(model))
+
+    held = at.model()
+    with at.scope():
+        rules = [fg.Rule("frozen", trainable=False)]
+        held.compile(fg.PerWeight(keras.optimizers.Adam(0.05), rules), "mse", jit_compile=False)
+    fit(held).save_weights(at.folder / "held.weights.h5")
+    alone = Situation(tf.distribute.get_strategy(), at.optimizer, at.folder)
+    on_one_device = resumed(alone, alone.model())
+    on_replicas = resumed(at, at.model())
+    assert_close(on_replicas[: len(on_one_device)], on_one_device)
+    assert_close(on_replicas[len(on_one_device) :], on_one_device)
+
+
 def watched(at: Situation) -> None:
     """The norms are those of one device, which sees the whole batch."""
     if not isinstance(at.optimizer(), fg.PerWeight):
@@ -246,6 +271,7 @@ SITUATIONS: dict[str, Callable[[Situation], None]] = {
         saved_before_its_first_step,
         another_model_after_it,
         weights_set_and_read,
+        unfrozen_on_resume,
         watched,
         another_learning_rate,
     ]

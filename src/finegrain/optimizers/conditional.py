@@ -84,6 +84,22 @@ def outside_of_graphs() -> AbstractContextManager[Any]:
     return tf.init_scope()
 
 
+def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
+    """The scope of the TensorFlow strategy that weights were made under, to make their state in.
+
+    Made outside of it, state would have one copy, which each replica would move.
+    """
+    if keras.backend.backend() != "tensorflow" or not weights:
+        return nullcontext()
+    import tensorflow as tf
+
+    weight = weights[0]
+    value = weight.value if isinstance(weight, keras.Variable) else weight
+    strategy = getattr(value, "distribute_strategy", None)
+    inside = strategy is None or strategy is tf.distribute.get_strategy()
+    return nullcontext() if inside else strategy.scope()
+
+
 def is_traced(value: Any) -> bool:
     """Whether `value` stands for one that a compiled program of JAX will know."""
     if keras.backend.backend() != "jax":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ from keras import ops
 
 from finegrain.gradients.transform import GradientTransform, transformed
 from finegrain.optimizers import checkpoint
-from finegrain.optimizers.conditional import count_one, run_if
+from finegrain.optimizers.conditional import count_one, run_if, scope_of
 from finegrain.optimizers.host import host_array
 from finegrain.optimizers.nonfinite import Guard
 from finegrain.optimizers.recorder import Recorder
@@ -209,14 +208,16 @@ class State:
         Args:
             steps: For the key of each weight, what is equal for weights that can share a count.
         """
-        groups = []
+        groups: list[Group] = []
         for group in self.groups:
             parts: dict[Hashable, list[int]] = {}
             for place, weight in enumerate(group.weights):
                 parts.setdefault(steps[self.key(weight)], []).append(place)
-            groups += (
-                [group] if len(parts) == 1 else map(partial(self._part_of, group), parts.values())
-            )
+            if len(parts) == 1:
+                groups.append(group)
+                continue
+            with scope_of(group.weights):
+                groups += [self._part_of(group, places) for places in parts.values()]
         if len(groups) == len(self.groups):
             return
         self.hand_out_counts()

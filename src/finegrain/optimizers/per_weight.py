@@ -15,7 +15,7 @@ from finegrain.checks import checked_number
 from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.monitoring.statistics import notes_on_statistics
 from finegrain.optimizers import persistence
-from finegrain.optimizers.conditional import is_compiling, is_traced
+from finegrain.optimizers.conditional import is_compiling, is_traced, scope_of
 from finegrain.optimizers.groups import State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.recorder import over_replicas
@@ -169,6 +169,10 @@ class PerWeight(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
+        with scope_of(variables):
+            self._build(variables)
+
+    def _build(self, variables: list[keras.Variable]) -> None:
         state = self._state
         state.part(variables)
         if state.problems:
