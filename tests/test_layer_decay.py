@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops, optimizers
 
+import drawn
 import finegrain as fg
 
 BACKEND = keras.backend.backend()
@@ -243,7 +244,7 @@ class TestTraining:
                 seen.append([np.array(weight) for weight in self.model.get_weights()])
 
         start = [np.array(weight) for weight in model.get_weights()]
-        random = np.random.default_rng(3)
+        random = drawn.generator(3)
         x, y = (random.normal(size=(12, 2)).astype("float32") for _ in range(2))
         model.fit(x, y, batch_size=2, verbose=0, callbacks=[Look()])
         begun = [

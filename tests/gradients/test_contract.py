@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from finegrain import gradients
 from finegrain.gradients import GradientTransform
@@ -23,7 +24,7 @@ BACKEND = keras.backend.backend()
 
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 
-RANDOM = np.random.default_rng(3)
+RANDOM = drawn.generator(3)
 FEW = [(4, 3), (3,)]
 SOME = [(), (3,), (2, 4, 3)]
 X = RANDOM.normal(size=(12, 3)).astype("float32")
@@ -42,7 +43,7 @@ def towers():
     inputs = keras.Input((3,))
     outputs = [keras.layers.Dense(2, name=name)(inputs) for name in TRANSFORMS]
     model = keras.Model(inputs, keras.layers.Add(name="sum")(outputs))
-    random = np.random.default_rng(11)
+    random = drawn.generator(11)
     model.set_weights([random.normal(size=w.shape).astype("float32") for w in model.get_weights()])
     return model
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from finegrain.layers import CRF, SetLearningRate
 from finegrain.losses import CRFNegativeLogLikelihood
@@ -50,7 +51,7 @@ every_layer = pytest.mark.parametrize("member", LAYERS, ids=lambda member: membe
 
 
 def features(dtype="float32"):
-    return np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES)).astype(dtype)
+    return drawn.generator(0).normal(size=(BATCH, TIME, FEATURES)).astype(dtype)
 
 
 def targets():

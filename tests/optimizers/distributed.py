@@ -16,12 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
+import drawn
 import finegrain as fg
 from optimizers.contract import fill, values
 
 STEPS, BATCH, FEATURES, TARGETS = 6, 16, 4, 2
 NAN_STEP = 2
-_random = np.random.default_rng(23)
+_random = drawn.generator(23)
 X = _random.normal(size=(STEPS, BATCH, FEATURES)).astype("float32")
 Y = _random.normal(size=(STEPS, BATCH, TARGETS)).astype("float32")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import drawn
 import finegrain as fg
 from finegrain.routing.backend import backend
 from models.games import X, networks
@@ -105,7 +106,7 @@ def test_frozen(order, monkeypatch):
 def test_ways_of_running_agree():
     losses = []
     for how in ({"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}):
-        keras.utils.set_random_seed(1)
+        drawn.seed_keras(1)
         losses += play(("plain", "frozen"), **how)
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
