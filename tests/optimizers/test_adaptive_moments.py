@@ -79,7 +79,11 @@ def test_adam_and_adamw(decay):
     for gradient in gradients_of(1000):
         a, b = one(gradient), other(gradient)
     assert np.abs(ops.convert_to_numpy(b)).min() > 1e-3
-    np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6)
+    # Keras takes β₂ᵗ of 0.999 in float32, which is off by 1.3e-8 and its correction by half of that
+    # over 1 − β₂: 6.4e-6 of the way from 0. The rest is rounding.
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=8e-6, atol=1e-6
+    )
 
 
 def test_adax_is_the_published_recurrence():
