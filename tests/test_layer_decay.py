@@ -39,6 +39,7 @@ def of_layers(model, rules):
     return list(found.values())
 
 
+@pytest.mark.one_backend
 class TestModels:
     @pytest.mark.parametrize("build", [chain, functional])
     def test_each_layer_is_a_level(self, build):
@@ -150,6 +151,7 @@ class TestModels:
         assert of_layers(model, [*decay, first]) == [7.0, 0.5, 1.0]
 
 
+@pytest.mark.one_backend
 class TestLists:
     def test_layers(self):
         """From the input to the output; what is not in the list keeps its rate."""
@@ -176,6 +178,7 @@ class TestLists:
         assert [found["head/kernel"], found["head/bias"]] == [0.5, 1.0]
 
 
+@pytest.mark.one_backend
 class TestErrors:
     @pytest.mark.parametrize("bad", [0, 0.0, -0.5, 1.5, float("nan"), float("inf")])
     def test_decay_out_of_range(self, bad):

@@ -5,6 +5,8 @@ import pytest
 
 from oracle import EnumeratedChain, finite_differences, forward_backward
 
+pytestmark = pytest.mark.one_backend
+
 MASKS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 

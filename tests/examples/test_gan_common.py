@@ -6,6 +6,8 @@ from scipy.linalg import sqrtm
 
 import drawn
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def common(example):
