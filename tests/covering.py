@@ -26,9 +26,9 @@ def covering(*axes: Iterable[Any], also: Collection[tuple[Any, ...]] = ()) -> li
     """
     columns = [list(axis) for axis in axes]
     rows = zip(*(islice(cycle(c), max(map(len, columns))) for c in columns), strict=True)
-    selection = {*rows, *also}
+    selection = [*rows, *also]
     combinations = list(product(*columns))
-    unknown = selection.difference(combinations)
+    unknown = [values for values in selection if values not in combinations]
     assert not unknown, f"no combinations of the axes: {unknown}"
     return [
         pytest.param(*values, marks=() if values in selection else pytest.mark.full)

@@ -57,6 +57,7 @@ np.savez(f"{sys.argv[1]}/results.npz", tokens, *targets.values(), *weights)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("other", BACKENDS)
 def test_model_of_another_backend(other, tmp_path, elsewhere):
     """What another process saved loads here: same potentials, same tags."""

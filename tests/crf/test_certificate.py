@@ -183,6 +183,7 @@ def overtaken(d, time=24, tags=4):
 LABELS = np.stack([np.arange(24) % 2, 2 + np.arange(24) % 2])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("between", [-np.inf, -1e4, -200.0, -80.0])
 def test_disconnected_chains(between):
     """One part leads by d here, the other there: exact at any d, and refused when far apart."""
@@ -197,6 +198,7 @@ def test_disconnected_chains(between):
         assert not any(accepted[d] for d in accepted if d >= 68), accepted
 
 
+@pytest.mark.full
 def test_slowly_overtaken():
     """The lead comes and goes by a little at each position, where no single score is large."""
     accepted = {}
@@ -229,6 +231,7 @@ def test_sandwich(between):
             assert not accepts
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("d", [20, 50, 70, 100, 200, 5000])
 def test_far_apart_boundaries(d):
     """What the start rules out the end demands."""
@@ -242,6 +245,7 @@ def test_far_apart_boundaries(d):
 TAGS_AT_HAND = [1, 2, 9, 11, 17, 50]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("num_tags", TAGS_AT_HAND)
 def test_ordinary_scores(num_tags):
     """Each number of tags that has loops of its own, ragged: accepted, and exact."""
@@ -257,6 +261,7 @@ def test_ordinary_scores(num_tags):
         ), scale
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("num_tags", TAGS_AT_HAND)
 def test_large_scores(num_tags):
     """Transitions up to hundreds and emissions up to 10⁴, accepted or not: exact."""
@@ -288,6 +293,7 @@ def test_forbidden_transitions(forbidden):
     assert compare(parts, tags, mask)
 
 
+@pytest.mark.full
 def test_one_position_far_ahead():
     """Emissions of ±10⁴ that leave one tag at each position, along dear transitions."""
     random = np.random.default_rng(6)

@@ -135,6 +135,7 @@ def assert_close(ours, theirs, case: Case, dtype):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance(case, dtype))
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -151,6 +152,7 @@ def test_marginals(dtype, case):
     assert found.min(initial=0) >= 0
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -173,6 +175,7 @@ def test_entropy(dtype, case):
     assert found.min() >= 0
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_top_k(case):
@@ -192,6 +195,7 @@ def test_top_k(case):
         assert len({tuple(row) for row in rows[there]}) == there.sum()
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_sample_is_possible(case):
@@ -229,6 +233,7 @@ def test_log_prob_partial(dtype, data):
     assert_close(found, [log_prob_partial(*row) for row in rows], case, dtype)
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_everything_allowed_is_certain(case):
@@ -263,6 +268,7 @@ def gradient_of(name, oracle: EnumeratedChain, weight, allowed) -> list[np.ndarr
     return [np.tensordot(change, part, 1) for part in zip(*counts, strict=True)]
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @settings(max_examples=20)
@@ -350,6 +356,7 @@ def small_chain(batch):
     return chain, EnumeratedChain(emissions, **shared)
 
 
+@pytest.mark.full
 def test_frequencies_of_samples():
     """Samples come as often as their probability says, and independently along the batch.
 

@@ -66,6 +66,7 @@ def test_resumes_to_the_bit(tmp_path):
         np.testing.assert_array_equal(array(mine), value, err_msg=mine.path)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("other", ["jax", "torch", "tensorflow"])
 def test_goes_on_from_another_backend(other, tmp_path, monkeypatch, elsewhere):
