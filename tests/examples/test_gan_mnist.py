@@ -10,6 +10,8 @@ import pytest
 import drawn
 import finegrain as fg
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def mnist(example):

@@ -9,6 +9,7 @@ import pytest
 from keras import layers, ops, optimizers
 
 import drawn
+from covering import chosen
 import finegrain as fg
 from finegrain.layers import SetLearningRate
 
@@ -143,7 +144,10 @@ def models(kind):
     return lambda wrap: text_model(*TEXT_KINDS[kind], wrap), WORDS, LABELS
 
 
-every_kind = pytest.mark.parametrize("kind", [*KINDS, *TEXT_KINDS])
+every_kind = pytest.mark.parametrize(
+    "kind",
+    chosen([*KINDS, *TEXT_KINDS], ["batch normalization", "dropout", "layer with losses", "lstm"]),
+)
 
 
 # --- How fast a layer learns ---
@@ -151,7 +155,11 @@ every_kind = pytest.mark.parametrize("kind", [*KINDS, *TEXT_KINDS])
 
 @pytest.mark.parametrize(
     ("options", "multiplier"),
-    [({}, 3.0), ({"momentum": 0.9}, 16.0), ({"momentum": 0.9, "nesterov": True}, 3.0)],
+    [
+        pytest.param({}, 3.0, marks=pytest.mark.full),
+        ({"momentum": 0.9}, 16.0),
+        pytest.param({"momentum": 0.9, "nesterov": True}, 3.0, marks=pytest.mark.full),
+    ],
     ids=["sgd", "momentum", "nesterov"],
 )
 def test_gradient_descent_is_per_weight(options, multiplier):
@@ -172,8 +180,10 @@ def test_gradient_descent_is_per_weight(options, multiplier):
     ("make", "multiplier", "atol"),
     [
         (lambda: optimizers.Adam(1e-3, epsilon=1e-12), 3.0, 1e-5),
-        (lambda: optimizers.Lion(1e-3), 4.0, 1e-6),
-        (lambda: optimizers.RMSprop(1e-3, epsilon=1e-12), 3.0, 1e-4),
+        pytest.param(lambda: optimizers.Lion(1e-3), 4.0, 1e-6, marks=pytest.mark.full),
+        pytest.param(
+            lambda: optimizers.RMSprop(1e-3, epsilon=1e-12), 3.0, 1e-4, marks=pytest.mark.full
+        ),
     ],
     ids=["adam", "lion", "rmsprop"],
 )
@@ -196,6 +206,7 @@ def assert_trajectories(make, multiplier, *, adaptive, atol, effect):
     assert distance(weights_of(other), weights_of(theirs)) > effect
 
 
+@pytest.mark.one_backend
 def test_adaptive_says_what_the_scale_is():
     """λ is the multiplier or its square root."""
     assert wrapped(layers.Dense(1), 9.0, adaptive=True).scale == 9.0
@@ -242,7 +253,9 @@ def test_trains_as_per_weight_does(kind):
         np.testing.assert_allclose(numpy(own), numpy(other), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["functional model", "subclassed model", "lstm"])
+@pytest.mark.parametrize(
+    "kind", chosen(["functional model", "subclassed model", "lstm"], ["functional model"])
+)
 def test_saves_loads_and_resumes(kind, tmp_path):
     """A model loads in safe mode and goes on to the last bit; nothing is divided twice."""
     build, x, y = models(kind)
@@ -643,6 +656,7 @@ def test_config_round_trip():
 # --- Errors ---
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -701,6 +715,7 @@ def test_layers_that_cannot_be_traced():
         wrapped(Unbuildable())(X)
 
 
+@pytest.mark.one_backend
 def test_underscore_attributes_of_keras():
     """What is used of Keras beyond its public names: fails when a release changes it."""
     model = nested()

@@ -98,6 +98,7 @@ def unregistered(fake):
     return ops.softplus(-fake)
 
 
+@pytest.mark.full
 def test_own_losses(tmp_path):
     """A pair of functions is what its name is, comes back from its file, and is asked for."""
     file = tmp_path / "gan.keras"
@@ -142,6 +143,7 @@ def test_config_makes_an_equal_model():
     np.testing.assert_array_equal(array(again.noise.state), state)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 def test_average_of_the_generator(momentum):
     """After n steps it holds the weights after each, the last included, from the first on."""
@@ -187,6 +189,7 @@ def test_generate():
         labelled.generate(3)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -209,6 +212,7 @@ def test_wrong_arguments(arguments, message):
         fg.models.GAN(*networks(), **arguments)
 
 
+@pytest.mark.one_backend
 def test_wrong_networks():
     generator, discriminator = networks()
     with pytest.raises(TypeError, match="Received: generator=3"):

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import drawn
+from covering import chosen
 import finegrain as fg
 from models.games import LABELS, LATENT, X, labelled_networks, networks, neutral_noise
 from routing.differentiate import BACKEND, arrays
@@ -103,7 +104,7 @@ def test_ways_of_compiling_agree(monkeypatch):
             np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", chosen(["mixed_float16", "mixed_bfloat16"], ["mixed_float16"]))
 def test_mixed_precision(policy):
     """Half precision inside; weights, losses and scores in float32, near those of float32."""
     losses = {}
@@ -164,6 +165,7 @@ def test_unbuilt_networks():
     assert gan.generate(3, seed=drawn.seed(0), labels=[0, 1, 2]).shape == (3, 2)
 
 
+@pytest.mark.full
 def test_optimizers_with_state_and_rules():
     """Step sizes that learn round a rule for the generator: all weights move and stay finite."""
     generator, discriminator = networks()
@@ -175,6 +177,7 @@ def test_optimizers_with_state_and_rules():
     assert_moved(gan, before)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", *["RMSprop"] * (BACKEND == "torch")])
 def test_what_moves_at_another_pace(optimizer):
     """Under SGD λ is a rate of the generator's own; adaptive optimizers divide it out."""
@@ -210,6 +213,7 @@ def every_third(step):
     return ops.where(step % 3 == 2, 1.0, 0.0)
 
 
+@pytest.mark.full
 def test_several_steps_of_the_discriminator():
     """A rule that rests between: as by turns, with an optimizer for each network."""
     drawn.seed_keras(1)
@@ -245,6 +249,7 @@ def gradients_of(gan):
     return [ops.convert_to_tensor(gradient) for gradient in gradients(gan).weights]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("routing", ["frozen", "subtraction", "reversal"])
 def test_one_pass_of_the_generator(routing):
     """In a step, traced or run, it is called once."""
@@ -270,6 +275,7 @@ def test_one_pass_of_the_generator(routing):
     assert len(calls) == 1
 
 
+@pytest.mark.full
 def test_learns():
     """From noise to the mean of the samples and near their spread."""
     gan = fg.models.GAN(

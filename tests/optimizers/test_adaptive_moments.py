@@ -86,6 +86,7 @@ def test_adam_and_adamw(decay):
     )
 
 
+@pytest.mark.full
 def test_adax_is_the_published_recurrence():
     """Over 10,000 steps, in float64."""
     (weight,) = variables(w=np.ones(5))

@@ -223,6 +223,7 @@ class TestScale:
         assert rates[14] > 1.5 * rates[0]
         assert rates[65] > 0.49 * rates[64]
 
+    @pytest.mark.full
     def test_learning_rates_of_seven_decades(self):
         """From 1e-6 to 1 a model ends alike, where Adam itself is anything from still to lost."""
         start = float(built_fast("sgd").evaluate(X, Y, verbose=0))
@@ -246,6 +247,7 @@ class TestScale:
                 before = rate_of(optimizer)
         assert rate_of(optimizer) < 1.02 * before
 
+    @pytest.mark.full
     def test_it_does_not_freeze_short_of_the_minimum(self):
         """Having overshot, steps shrink, but the way turns with them."""
         (weight,) = variables(w=[2.0, 2.0])

@@ -209,6 +209,7 @@ class TestBounds:
         assert np.isnan(new[0, 0])
         np.testing.assert_array_equal(new[1], 0.5)
 
+    @pytest.mark.full
     @both_forms
     @given(data=st.data())
     def test_always_positive_bounded_and_on_the_simplex(self, normalize, data):
@@ -250,6 +251,7 @@ class TestBounds:
         np.testing.assert_array_equal(step(value, gradient, dtype, learning_rate=0.3), expected)
 
 
+@pytest.mark.full
 class TestOptima:
     def test_non_negative_least_squares(self):
         """The optimum of scipy's active-set method, with weights of 0 among it."""

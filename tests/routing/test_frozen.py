@@ -68,10 +68,13 @@ MEMBERS = [
     ),
 ]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
-# Without a compiler, JAX compiles each operation by itself, which takes longer than all together;
-# PyTorch has but one way here.
+# What the selection has without a compiler: JAX compiles each operation by itself, which takes longer
+# than all together. PyTorch has but one way here.
 SHORT = ["dense", "batch normalization", "nested"]
-ways = [(member, False) for member in MEMBERS if BACKEND != "jax" or member.name in SHORT]
+ways = [
+    pytest.param(member, False, marks=() if member.name in SHORT else pytest.mark.full)
+    for member in MEMBERS
+]
 ways += [(member, True) for member in MEMBERS if BACKEND != "torch"]
 every_way = pytest.mark.parametrize(
     ("member", "compiled"),
