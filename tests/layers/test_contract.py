@@ -11,8 +11,8 @@ import pytest
 from keras import ops
 
 import drawn
-from covering import chosen, covering
 import finegrain as fg
+from covering import chosen, covering
 from finegrain.layers import CRF, SetLearningRate
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.tagging import BMES

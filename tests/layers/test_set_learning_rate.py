@@ -9,8 +9,8 @@ import pytest
 from keras import layers, ops, optimizers
 
 import drawn
-from covering import chosen
 import finegrain as fg
+from covering import chosen
 from finegrain.layers import SetLearningRate
 
 numpy = ops.convert_to_numpy

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import drawn
-from covering import covering
 import finegrain as fg
+from covering import covering
 from models.games import LATENT, Oracle, X, networks
 from oracle import finite_differences
 from routing.differentiate import array, arrays, differentiate

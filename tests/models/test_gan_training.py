@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import drawn
-from covering import chosen
 import finegrain as fg
+from covering import chosen
 from models.games import LABELS, LATENT, X, labelled_networks, networks, neutral_noise
 from routing.differentiate import BACKEND, arrays
 

@@ -68,7 +68,7 @@ MEMBERS = [
     ),
 ]
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
-# What the selection has without a compiler: JAX compiles each operation by itself, which takes longer
+# What the selection has without a compiler: JAX compiles each operation alone, which takes longer
 # than all together. PyTorch has but one way here.
 SHORT = ["dense", "batch normalization", "nested"]
 ways = [

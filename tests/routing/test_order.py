@@ -8,8 +8,8 @@ import pytest
 from keras import layers, ops
 
 import drawn
-from covering import chosen
 import finegrain as fg
+from covering import chosen
 from finegrain.routing.backend import backend
 from models.games import X, networks
 from routing.differentiate import BACKEND
