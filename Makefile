@@ -2,7 +2,7 @@
 # A second call finds it there; a change of pyproject.toml or constraints.txt brings it up to date.
 
 PYTHON   ?= python3
-BACKENDS ?= jax torch tensorflow
+BACKENDS ?= torch jax tensorflow
 WORKERS  ?= 2
 # Whatever tests draw hangs on this number.
 SEED     ?= 20260101

@@ -79,8 +79,8 @@ EXAMPLES = {
 }
 
 
-# Every page and every example on one backend, and on each of the others other examples; the tier
-# `real` runs the README on all of them.
+# Every page and every example on one backend, and on each of the others other examples; in full size
+# the tier `real` runs the README on all of them.
 SELECTED = list(EXAMPLES)[["tensorflow", "jax", "torch"].index(BACKEND) :: 3]
 
 
