@@ -79,7 +79,7 @@ EXAMPLES = {
 }
 
 
-# Every page and every example on one backend, and on each of the others other examples; in full size
+# Every page and every example on one backend, other examples on each of the others; at full size
 # the tier `real` runs the README on all of them.
 SELECTED = list(EXAMPLES)[["tensorflow", "jax", "torch"].index(BACKEND) :: 3]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
 
+import drawn
 from crf.autodiff import BACKEND, EPSILON, evaluate, gradients, precision
 from crf.chains import Case, cases
 from finegrain.crf import LinearChain
@@ -283,7 +284,7 @@ def test_gradients(dtype, name, data):
     batch, time, tags = case.emissions.shape
     shapes = [(batch, time, tags), (batch, max(time - 1, 0), tags, tags), (batch,), (batch,)]
     fixed = {n: np.zeros(s, dtype) for n, s in zip(DIFFERENTIABLE, shapes, strict=True)}
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     weight = random.integers(-8, 8, fixed[name].shape) / 4.0
     fixed[name] = weight.astype(dtype)
     fixed |= {"mask": case.mask, "allowed": allowed, "counted": counted}
@@ -311,7 +312,7 @@ def test_gradients(dtype, name, data):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
     """Half-precision scores are widened first: each quantity is that of the widened scores."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     emissions = ops.cast(random.normal(size=(2, 4, 3)) * 4, dtype)
     transitions = ops.cast(random.normal(size=(3, 3)), dtype)
     half = LinearChain(emissions, transitions)
@@ -391,7 +392,7 @@ def test_seeds():
 
 def test_partial_labels_of_known_tags():
     """One allowed tag everywhere is the log-probability of these tags, anything where masked."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     emissions = random.normal(size=(3, 4, 3)).astype("float32")
     mask = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], bool)
     chain = LinearChain(emissions, random.normal(size=(3, 3)).astype("float32"), mask=mask)
