@@ -54,8 +54,8 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 """Name → factory that takes the optimizer's arguments."""
 
-TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "ftrl", "muon", "schedule_free_adamw"]
-"""Those that stand for all where trying all takes too long."""
+TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "schedule_free_adamw"]
+"""Those that stand for all in a selection: they differ in slots and in what a step remembers."""
 
 OWN = {
     **{

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops, optimizers
 
 import finegrain as fg
+from covering import chosen
 from optimizers.contract import (
     LEARNING_RATE,
     OPTIMIZERS,
@@ -31,7 +32,7 @@ from optimizers.contract import (
 
 BACKEND = keras.backend.backend()
 
-every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS if BACKEND == "torch" else TRIED)
+every_optimizer = pytest.mark.parametrize("name", chosen(OPTIMIZERS, TRIED))
 
 
 def never(step):
