@@ -55,6 +55,9 @@ demo: $(call stamp,demo-$(demo_backend))
 # What backends other than `one_backend` leave out, and how large the tier `real` is.
 test: others = not one_backend and not full
 test: export FINEGRAIN_REAL ?= small
+# Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less. The
+# processes that tests start, and `make test-all`, have all of it.
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-all: others = not one_backend
 test-all: export FINEGRAIN_REAL ?= full
 test-all: COVERED = torch

@@ -39,12 +39,15 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The workers share the cores of the machine."""
-    if os.environ["KERAS_BACKEND"] == "torch":
+def settings_of_this_process() -> None:
+    """One thread for PyTorch: the workers share the cores. Other processes compile as a user's do."""
+    import keras
+
+    if keras.backend.backend() == "torch":
         import torch
 
         torch.set_num_threads(1)
+    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # JAX has read it
 
 
 @pytest.fixture(autouse=True)
