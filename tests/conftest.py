@@ -40,7 +40,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_this_process() -> None:
-    """PyTorch has one thread, as workers share the cores; other processes compile as a user's do."""
+    """PyTorch has one thread: workers share the cores. Other processes compile as a user's do."""
     import keras
 
     if keras.backend.backend() == "torch":

@@ -351,7 +351,7 @@ POSSIBLE = np.array([True, False, True, False])
 
 
 def constrained():
-    scores = np.random.default_rng(2).normal(size=(4, 4, 2)).astype("float32")
+    scores = drawn.generator(2).normal(size=(4, 4, 2)).astype("float32")
     return CRF(2, use_projection=False, constraints=FORBIDDEN)(scores)
 
 

@@ -9,8 +9,8 @@ import finegrain as fg
 from covering import chosen
 from optimizers.contract import (
     OPTIMIZERS,
-    WITHOUT_WEIGHT_DECAY,
     TRIED,
+    WITHOUT_WEIGHT_DECAY,
     apply,
     assert_bit_equal,
     assert_moved,
