@@ -2,10 +2,12 @@
 # A second call finds it there; a change of pyproject.toml or constraints.txt brings it up to date.
 
 PYTHON   ?= python3
-BACKENDS ?= jax torch tensorflow
+BACKENDS ?= torch jax tensorflow
 WORKERS  ?= 2
-# Where coverage is measured, which makes tests a quarter slower: the backend that is quickest.
-COVERED  ?= torch
+# Whatever tests draw hangs on this number.
+SEED     ?= 20260101
+# Where coverage is measured, which makes tests a quarter slower: by default in `make test-all` only.
+COVERED  ?=
 # Further arguments of `finegrain demo` (make demo), of pytest (make test), such as ARGS="-k crf", or
 # of every benchmark (make bench).
 ARGS     ?=
@@ -13,6 +15,9 @@ ARGS     ?=
 VENV := .venv
 BIN  := $(VENV)/bin
 LOGS := build/test
+
+# The backend that stands for all where a test is to run on one of them: the quickest, if it is run.
+one_backend := $(or $(filter torch,$(BACKENDS)),$(firstword $(BACKENDS)))
 
 # The backend of the demo is JAX unless the caller chose one.
 demo_backend := $(or $(KERAS_BACKEND),jax)
@@ -39,11 +44,12 @@ stamp = $(VENV)/.installed-$(1)
 .DELETE_ON_ERROR:
 # Two installations into one environment at a time would disturb each other.
 .NOTPARALLEL:
-.PHONY: help demo test bench check lint types docs format versions clean
+.PHONY: help demo test test-real test-all bench check lint types docs format versions clean
 
 help:
 	@echo "make demo    train the three taggers of the demo side by side and show what came out"
-	@echo "make test    run the tests on each backend: BACKENDS=\"$(BACKENDS)\" WORKERS=$(WORKERS) COVERED=$(COVERED)"
+	@echo "make test    run the tests on each backend: BACKENDS=\"$(BACKENDS)\" WORKERS=$(WORKERS) SEED=$(SEED)"
+	@echo "make test-real  what a user does, at full size; make test-all: every test on every backend"
 	@echo "make bench   run the benchmarks and print their tables; ARGS=--quick to try, --show for those kept"
 	@echo "make check   lint, format, types and documentation: everything but the tests"
 	@echo "make lint    the lint and format part of it; make types: the types"
@@ -55,26 +61,41 @@ help:
 demo: $(call stamp,demo-$(demo_backend))
 	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(ARGS)
 
+# What backends other than `one_backend` leave out, and how large the tier `real` is.
+test: others = not one_backend and not full
+test: export FINEGRAIN_REAL ?= small
+# Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less. The
+# processes that tests start, and `make test-all`, have all of it.
+test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
+test-all: others = not one_backend
+test-all: export FINEGRAIN_REAL ?= full
+test-all: COVERED = torch
+test-real: tests = tests/real
+test-real: export FINEGRAIN_REAL ?= full
+
+test test-real test-all: export FINEGRAIN_SEED = $(SEED)
 # The workers share the cores: libraries that would each take all of them get one thread.
-test: export TF_CPP_MIN_LOG_LEVEL = 2
-test: export OMP_NUM_THREADS = 1
-test: export OPENBLAS_NUM_THREADS = 1
-test: export MKL_NUM_THREADS = 1
-test: export TF_NUM_INTRAOP_THREADS = 1
-test: export TF_NUM_INTEROP_THREADS = 1
+test test-real test-all: export TF_CPP_MIN_LOG_LEVEL = 2
+test test-real test-all: export OMP_NUM_THREADS = 1
+test test-real test-all: export OPENBLAS_NUM_THREADS = 1
+test test-real test-all: export MKL_NUM_THREADS = 1
+test test-real test-all: export TF_NUM_INTRAOP_THREADS = 1
+test test-real test-all: export TF_NUM_INTEROP_THREADS = 1
 # The workers compile much that is alike, and a second run compiles next to nothing.
-test: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/build/jax-cache
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+test test-real test-all: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/build/jax-cache
+test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 # Not the settings that somebody keeps in ~/.keras.
-test: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras
-test: $(call stamp,test)
+test test-real test-all: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras
+test test-real test-all: $(call stamp,test)
 	@rm -rf $(LOGS); mkdir -p $(LOGS); \
 	for backend in $(BACKENDS); do \
 	    echo "== tests on $$backend"; \
+	    case $$backend in $(one_backend)) marks=;; *) marks="$(others)";; esac; \
 	    case " $(COVERED) " in *" $$backend "*) coverage="--cov --cov-report=";; *) coverage=;; esac; \
 	    { KERAS_BACKEND=$$backend COVERAGE_FILE=$(LOGS)/.coverage.$$backend $(BIN)/python -m pytest \
-	          -n $(WORKERS) --color=no $$coverage $(ARGS) 2>&1; \
+	          -n $(WORKERS) --dist loadfile --color=no -m "$$marks" \
+	          --junitxml=$(LOGS)/$$backend.xml $$coverage $(tests) $(ARGS) 2>&1; \
 	      echo $$? > $(LOGS)/$$backend.status; } | tee $(LOGS)/$$backend.log; \
 	done; \
 	if ls $(LOGS)/.coverage.* > /dev/null 2>&1; then \
@@ -86,7 +107,7 @@ test: $(call stamp,test)
 	echo "== summary"; \
 	for backend in $(BACKENDS); do \
 	    status=$$(cat $(LOGS)/$$backend.status 2>/dev/null); \
-	    closing=$$(sed -n 's/^=* *\([0-9].*\) in [0-9.]*s.*$$/\1/p' $(LOGS)/$$backend.log | tail -n 1); \
+	    closing=$$(sed -n 's/^=* *\([0-9].* in [0-9.]*s\).*$$/\1/p' $(LOGS)/$$backend.log | tail -n 1); \
 	    echo "$$backend: $${closing:-no result, see $(LOGS)/$$backend.log}"; \
 	    [ "$$status" = 0 ] || failed=1; \
 	done; \

@@ -1,35 +1,61 @@
-"""What every test begins and ends with: one backend, fixed seeds, a clean Keras."""
+"""What every test begins and ends with: one backend, fixed seeds, a clean Keras.
+
+Keras is imported where it is used: with xdist the process that hands out the tests needs none.
+"""
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 # Keras reads its backend once, when it is first imported: this has to be settled before.
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import keras
 import pytest
 from hypothesis import settings
 
-from elsewhere import Elsewhere
+import drawn
 
-SEED = 20_260_101
+if TYPE_CHECKING:
+    from elsewhere import Elsewhere
 
-# Examples are the same in every run, and compiling the first one may take as long as it takes.
-settings.register_profile("finegrain", deadline=None, derandomize=True, print_blob=True)
+# Compiling the first example may take as long as it takes. What is drawn depends on the seed alone.
+settings.register_profile(
+    "finegrain", deadline=None, derandomize=False, database=None, print_blob=True
+)
 settings.load_profile("finegrain")
 
-if keras.backend.backend() == "torch":
-    import torch
 
-    # The workers share the cores of the machine.
-    torch.set_num_threads(1)
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Examples are the same in every run of one seed."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = drawn.SEED
+
+
+def pytest_report_header() -> str:
+    """What to set to see again what was seen."""
+    return f"finegrain: KERAS_BACKEND={os.environ['KERAS_BACKEND']} FINEGRAIN_SEED={drawn.SEED}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_this_process() -> None:
+    """PyTorch has one thread: workers share the cores. Other processes compile as a user's do."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # JAX has read it
 
 
 @pytest.fixture(autouse=True)
 def clean_keras() -> Iterator[None]:
     """Fixed seeds and default settings before each test, and no trace of it after."""
-    keras.utils.set_random_seed(SEED)
+    import keras
+
+    drawn.seed_keras()
     floatx = keras.config.floatx()
     policy = keras.config.dtype_policy()
     yield
@@ -42,12 +68,14 @@ def clean_keras() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def backend() -> str:
     """The backend that this run is about: jax, torch or tensorflow."""
-    return keras.backend.backend()
+    return os.environ["KERAS_BACKEND"]
 
 
 @pytest.fixture(scope="session")
-def elsewhere() -> Iterator[Elsewhere]:
+def elsewhere() -> "Iterator[Elsewhere]":
     """Runs scripts under another backend: `elsewhere(backend, script, *arguments)`."""
+    from elsewhere import Elsewhere
+
     others = Elsewhere()
     yield others
     others.close()

@@ -27,9 +27,7 @@ COMMAND = (
 )
 PATIENCE = 300  # seconds until a process that does not answer is ended
 
-one_backend = pytest.mark.skipif(
-    BACKEND != "torch", reason="the backend makes no difference here; PyTorch stands for all"
-)
+one_backend = pytest.mark.one_backend
 WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by", "house"]
 
 
@@ -150,6 +148,7 @@ def unwrapped(text):
 # The round trip, on every backend.
 
 
+@pytest.mark.full
 def test_train(training):
     """Training prints a line an epoch, says where the model is, and leaves nothing else."""
     folder, result = training
@@ -166,6 +165,7 @@ def test_train(training):
     ]
 
 
+@pytest.mark.full
 def test_train_segment_score(finegrain, model, training):
     """The model segments what it was trained on, and its score stands in a table."""
     folder, result = training

@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import pytest
 
+from covering import chosen
+
+BACKEND = keras.backend.backend()
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted((ROOT / "src" / "finegrain").rglob("*.py"))
@@ -75,6 +79,12 @@ EXAMPLES = {
 }
 
 
+# Every page and every example on one backend, other examples on each of the others; at full size
+# the tier `real` runs the README on all of them.
+SELECTED = list(EXAMPLES)[["tensorflow", "jax", "torch"].index(BACKEND) :: 3]
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("path", PAGES_WITH_BLOCKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_in_order(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -83,7 +93,7 @@ def test_the_blocks_of_a_page_run_in_order(path, tmp_path, monkeypatch):
         run(block, path, names)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", chosen(EXAMPLES, SELECTED))
 def test_the_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, docstring = EXAMPLES[name]
@@ -93,6 +103,7 @@ def test_the_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
         run(block, path, names)
 
 
+@pytest.mark.one_backend
 def test_a_wrong_example_fails(tmp_path):
     with pytest.raises(pytest.fail.Exception, match="Expected"):
         run(Block(">>> 1 + 1\n3\n", 0), tmp_path / "page.md", {})
@@ -100,6 +111,7 @@ def test_a_wrong_example_fails(tmp_path):
         run(Block("unknown_name\n", 0), tmp_path / "page.md", {})
 
 
+@pytest.mark.one_backend
 def test_blocks_are_found_where_they_stand():
     page = "Text\n```python\na = 1\n```\n```bash\nls\n```\n- item\n  ```python\n  b = 2\n  ```\n"
     assert list(blocks(page)) == [Block("a = 1\n", 2), Block("b = 2\n", 9)]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops, optimizers
 
+import drawn
 import finegrain as fg
 
 BACKEND = keras.backend.backend()
@@ -38,6 +39,7 @@ def of_layers(model, rules):
     return list(found.values())
 
 
+@pytest.mark.one_backend
 class TestModels:
     @pytest.mark.parametrize("build", [chain, functional])
     def test_each_layer_is_a_level(self, build):
@@ -149,6 +151,7 @@ class TestModels:
         assert of_layers(model, [*decay, first]) == [7.0, 0.5, 1.0]
 
 
+@pytest.mark.one_backend
 class TestLists:
     def test_layers(self):
         """From the input to the output; what is not in the list keeps its rate."""
@@ -175,6 +178,7 @@ class TestLists:
         assert [found["head/kernel"], found["head/bias"]] == [0.5, 1.0]
 
 
+@pytest.mark.one_backend
 class TestErrors:
     @pytest.mark.parametrize("bad", [0, 0.0, -0.5, 1.5, float("nan"), float("inf")])
     def test_decay_out_of_range(self, bad):
@@ -243,7 +247,7 @@ class TestTraining:
                 seen.append([np.array(weight) for weight in self.model.get_weights()])
 
         start = [np.array(weight) for weight in model.get_weights()]
-        random = np.random.default_rng(3)
+        random = drawn.generator(3)
         x, y = (random.normal(size=(12, 2)).astype("float32") for _ in range(2))
         model.fit(x, y, batch_size=2, verbose=0, callbacks=[Look()])
         begun = [

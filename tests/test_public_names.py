@@ -9,6 +9,8 @@ import pytest
 
 import finegrain
 
+pytestmark = pytest.mark.one_backend
+
 PACKAGES = [
     "finegrain",
     *sorted(

@@ -95,6 +95,7 @@ def moves(optimizer, variables, steps=1):
     return [float(ops.convert_to_numpy(v.value)[0]) for v in variables]
 
 
+@pytest.mark.one_backend
 class TestRule:
     def test_searches_in_the_path(self):
         """An expression is found anywhere in the path, unless it says otherwise."""
@@ -145,6 +146,7 @@ class TestRule:
             fg.Rule(lambda v: v.path, trainable=False).selects(weight("a/bias"))
 
 
+@pytest.mark.one_backend
 class TestNumbers:
     @every_number
     @pytest.mark.parametrize("value", [0, 0.0, 1, 1e-3, 1e4, np.float32(0.5), np.int64(2)])
@@ -196,6 +198,7 @@ class TestNumbers:
             fg.Rule("a", trainable=False, name=bad)
 
 
+@pytest.mark.one_backend
 class TestContradictions:
     @pytest.mark.parametrize("rates", [(0.5, 0.25), (1, 0), (halved_each_step, 0.25)])
     def test_two_rates(self, rates):
@@ -295,6 +298,7 @@ class TestSchedules:
             fg.Rule("a", **{argument: lambda step: answer})
 
 
+@pytest.mark.one_backend
 class TestGradient:
     def test_one_or_several(self):
         """A transform, a function, or a list of both; functions become transforms."""
@@ -371,6 +375,7 @@ class TestOwnOptimizer:
             fg.Rule("a", optimizer=bad)
 
 
+@pytest.mark.one_backend
 class TestNames:
     def test_default(self):
         """By default the selectors, in their order."""
@@ -426,6 +431,7 @@ class TestNames:
         assert rows[0] == rows[1]
 
 
+@pytest.mark.one_backend
 class TestRepr:
     def test_expressions(self):
         """It shows what was asked for."""
@@ -450,6 +456,7 @@ class TestRepr:
         )
 
 
+@pytest.mark.one_backend
 class TestConfig:
     @pytest.mark.parametrize("weights", ["bias$", ["a", "b"], ("a", "b")])
     @pytest.mark.parametrize("name", [None, "mine"])
@@ -623,6 +630,7 @@ def without_idle_expressions(rule_set, paths):
     ]
 
 
+@pytest.mark.one_backend
 @given(RULE_SETS, st.lists(PATHS, min_size=1, max_size=6))
 def test_every_expression_selects_something(rule_set, paths):
     """All rules that select a weight, in their order; an error for the first idle expression."""
@@ -640,6 +648,7 @@ def test_every_expression_selects_something(rule_set, paths):
         assert list(map(list, selected)) == [selected_by(rule_set, path) for path in paths]
 
 
+@pytest.mark.one_backend
 @settings(max_examples=100)
 @given(RULE_SETS, st.lists(PATHS, min_size=1, max_size=6, unique=True))
 def test_the_last_rule_wins(rule_set, paths):
@@ -672,6 +681,7 @@ def test_the_last_rule_wins(rule_set, paths):
         }
 
 
+@pytest.mark.one_backend
 def test_outcome_of_by_hand():
     """For each property the index of the last rule that names it among those that select."""
     rules = [
@@ -708,6 +718,7 @@ def test_the_last_rule_wins_in_steps():
     assert moves(optimizer, weights) == [5.5, 5.5, 8.0]
 
 
+@pytest.mark.one_backend
 def test_the_nearest_paths_come_first():
     """A slip of the pen is answered with the path that was meant, and at most five paths."""
     paths = [f"encoder_{index}/kernel" for index in range(8)] + ["transitions"]

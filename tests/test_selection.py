@@ -10,6 +10,8 @@ import finegrain as fg
 from finegrain.rules import select_weights
 from finegrain.selection import checked_selectors, exactly, label, portable, select
 
+pytestmark = pytest.mark.one_backend
+
 
 def nested_model():
     """An `encoder` of two dense layers and a normalization, nested in a model with a `head`.

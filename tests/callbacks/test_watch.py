@@ -204,6 +204,7 @@ class TestNumbers:
         np.testing.assert_allclose(watch.history["learning_rate"], expected, rtol=1e-6)
 
 
+@pytest.mark.one_backend
 class TestWhat:
     def test_only_some(self):
         """Only what was asked for, in the usual order."""
@@ -242,6 +243,7 @@ class TestWhat:
             watch.of_rules(quantity)
 
 
+@pytest.mark.one_backend
 class TestPlot:
     def test_what_it_shows(self):
         """A heat map of all weights and steps, and a panel with a line a rule per quantity."""
@@ -289,6 +291,7 @@ class TestPlot:
             fg.callbacks.Watch().plot()
 
 
+@pytest.mark.one_backend
 class TestTensorBoard:
     def test_file(self, tmp_path):
         """TensorBoard reads back what is in memory, per weight and per rule."""
@@ -343,6 +346,7 @@ class TestTensorBoard:
             watch.plot()
 
 
+@pytest.mark.one_backend
 class TestErrors:
     @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "2", None])
     def test_every(self, bad):

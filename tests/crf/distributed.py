@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 
+import drawn
 import finegrain as fg
 from crf.models import tagger, task
 
@@ -16,7 +17,7 @@ def train(devices: int) -> list[np.ndarray]:
     if devices > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     assert len(keras.distribution.list_devices()) == devices
-    keras.utils.set_random_seed(3)
+    drawn.seed_keras(3)
     model = tagger()
     model.compile(
         fg.PerWeight(keras.optimizers.Adam(0.01), [fg.Rule("crf", learning_rate_multiplier=5.0)]),

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import drawn
 from finegrain.layers import CRF
 
 TAGS, WORDS = 3, 9
@@ -15,7 +16,7 @@ def task(examples: int, time: int = 6, seed: int = 0) -> tuple[np.ndarray, np.nd
 
     Some sequences are padded on the right, some on the left, and some have a hole.
     """
-    random = np.random.default_rng(seed)
+    random = drawn.generator(seed)
     tokens = random.integers(1, WORDS + 1, (examples, time)).astype("int32")
     tokens[1::4, time - 2 :] = 0
     tokens[2::4, :2] = 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from crf.autodiff import BACKEND, evaluate, gradients
 from finegrain.crf import LinearChain, probability_space
 from finegrain.crf.chain import Chain
@@ -166,14 +167,14 @@ def normal(random, batch, time, num_tags, scale=1.0):
 
 def blocks(between):
     """Two pairs of tags that do not meet, or at a price."""
-    transitions = np.random.default_rng(0).normal(size=(4, 4)) / 4
+    transitions = drawn.generator(0).normal(size=(4, 4)) / 4
     transitions[:2, 2:] = transitions[2:, :2] = between
     return transitions
 
 
 def overtaken(d, time=24, tags=4):
     """Emissions: the first tags lead by d at the beginning and have lost it at the end."""
-    random = np.random.default_rng(1)
+    random = drawn.generator(1)
     emissions = random.normal(size=(2, time, tags)) / 4
     emissions[0, 0, :2] += d
     emissions[0, -1, 2:] += d
@@ -183,6 +184,7 @@ def overtaken(d, time=24, tags=4):
 LABELS = np.stack([np.arange(24) % 2, 2 + np.arange(24) % 2])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("between", [-np.inf, -1e4, -200.0, -80.0])
 def test_disconnected_chains(between):
     """One part leads by d here, the other there: exact at any d, and refused when far apart."""
@@ -197,6 +199,7 @@ def test_disconnected_chains(between):
         assert not any(accepted[d] for d in accepted if d >= 68), accepted
 
 
+@pytest.mark.full
 def test_slowly_overtaken():
     """The lead comes and goes by a little at each position, where no single score is large."""
     accepted = {}
@@ -229,6 +232,7 @@ def test_sandwich(between):
             assert not accepts
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("d", [20, 50, 70, 100, 200, 5000])
 def test_far_apart_boundaries(d):
     """What the start rules out the end demands."""
@@ -242,10 +246,11 @@ def test_far_apart_boundaries(d):
 TAGS_AT_HAND = [1, 2, 9, 11, 17, 50]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("num_tags", TAGS_AT_HAND)
 def test_ordinary_scores(num_tags):
     """Each number of tags that has loops of its own, ragged: accepted, and exact."""
-    random = np.random.default_rng(num_tags)
+    random = drawn.generator(num_tags)
     mask = random.random((3, 24)) < 0.8
     mask[0], mask[1, :7], mask[2, 15:] = True, False, False
     tags = random.integers(0, num_tags, (3, 24))
@@ -257,10 +262,11 @@ def test_ordinary_scores(num_tags):
         ), scale
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("num_tags", TAGS_AT_HAND)
 def test_large_scores(num_tags):
     """Transitions up to hundreds and emissions up to 10⁴, accepted or not: exact."""
-    random = np.random.default_rng(num_tags)
+    random = drawn.generator(num_tags)
     mask = random.random((3, 24)) < 0.8
     mask[0], mask[1, :7], mask[2, 15:] = True, False, False
     tags = random.integers(0, num_tags, (3, 24))
@@ -276,7 +282,7 @@ def test_large_scores(num_tags):
 @pytest.mark.parametrize("forbidden", [-np.inf, -1e4])
 def test_forbidden_transitions(forbidden):
     """A third of the transitions and a start forbidden, by −inf or a large number."""
-    random = np.random.default_rng(5)
+    random = drawn.generator(5)
     mask = np.ones((3, 24), bool)
     mask[1, :9], mask[2, [3, 4, 17]] = False, False
     parts = normal(random, 3, 24, 9, 2.0)
@@ -288,9 +294,10 @@ def test_forbidden_transitions(forbidden):
     assert compare(parts, tags, mask)
 
 
+@pytest.mark.full
 def test_one_position_far_ahead():
     """Emissions of ±10⁴ that leave one tag at each position, along dear transitions."""
-    random = np.random.default_rng(6)
+    random = drawn.generator(6)
     parts = normal(random, 2, 24, 4)
     parts["emissions"] = np.where(random.random((2, 24, 4)) < 0.5, 1e4, -1e4)
     parts["transitions"] = np.round(random.uniform(-30, 30, (4, 4)))
@@ -299,6 +306,6 @@ def test_one_position_far_ahead():
 
 def test_thousands_of_positions():
     """4096 positions of ordinary scores in float32, with gradients near those of float64."""
-    random = np.random.default_rng(7)
+    random = drawn.generator(7)
     parts, tags = normal(random, 4, 4096, 4), random.integers(0, 4, (4, 4096))
     assert compare(parts, tags, bounds={"emissions": 1e-6, "transitions": 1e-2})

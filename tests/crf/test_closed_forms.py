@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from crf.autodiff import gradients
 from finegrain.crf import LinearChain
 
 numpy = ops.convert_to_numpy
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 
 
 def normal(*shape):

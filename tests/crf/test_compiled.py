@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from crf.autodiff import BACKEND, gradients
 from finegrain.crf import LinearChain
 from oracle import EnumeratedChain, forward_backward
@@ -68,7 +69,7 @@ def _signature(tf, shape):
 @pytest.mark.parametrize("mode", [eager, compiled, unknown_shape, unknown_shape_by_xla])
 def test_every_mode_gives_the_oracles_results(mode):
     """Eager, compiled, and compiled before the shape is known: the same numbers."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     function = None
     for shape in [(3, 4), (2, 1)]:
         function = function or mode(shape)
@@ -103,7 +104,7 @@ BOUNDS = {"log_prob": 2e-3, "emissions": 1e-4, "transitions": 5e-3, "start": 1e-
 
 def test_long_sequences_in_float32():
     """512 positions: rounding in float32 stays far below what training would notice."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     sizes = {"emissions": (4, 512, 4), "transitions": (4, 4), "start": 4, "end": 4}
     parts = {name: random.normal(size=size).astype("float32") for name, size in sizes.items()}
     parts["emissions"] *= 2

@@ -5,13 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import drawn
 import finegrain as fg
 from finegrain.crf.labels import explain
 from finegrain.tagging import BMES
 
 pytestmark = pytest.mark.one_backend
 
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 SCHEME = BMES()
 
 

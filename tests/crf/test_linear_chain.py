@@ -63,6 +63,7 @@ def assert_close(ours, theirs, case: Case, dtype):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance(case, dtype))
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -81,6 +82,7 @@ def test_log_partition(dtype, case):
     assert_close(run(evaluate, quantities, case, dtype)["log_partition"], expected, case, dtype)
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -120,6 +122,7 @@ def test_gradient_of_log_prob(dtype, case):
     assert_gradients(found, rows, case, dtype)
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -131,6 +134,7 @@ def test_gradient_of_log_partition(dtype, case):
     assert_gradients(found, [chain.expected_counts() for chain in oracles], case, dtype)
 
 
+@pytest.mark.full
 @few
 @given(case=cases(possible_tags=True))
 def test_gradient_of_score(case):
@@ -162,6 +166,7 @@ def assert_gradients(found, rows, case: Case, dtype):
         np.testing.assert_array_equal(gradient[unused], 0.0, err_msg=f"unused {name}")
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_impossible_tags_leave_no_nan(case):

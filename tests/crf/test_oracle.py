@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import drawn
 from oracle import EnumeratedChain, finite_differences, forward_backward
+
+pytestmark = pytest.mark.one_backend
 
 MASKS = [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
 
@@ -23,7 +26,7 @@ def test_scores_by_hand():
 @pytest.mark.parametrize("shape", [(3, 3), (3, 3, 3)])
 def test_gradients_are_those_of_finite_differences(mask, shape):
     """Expected counts are what the log-probability's difference quotients say."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     parts = [random.normal(size=size) for size in [(4, 3), shape, 3, 3]]
     tags = random.integers(0, 3, 4)
 
@@ -37,7 +40,7 @@ def test_gradients_are_those_of_finite_differences(mask, shape):
 
 def test_recurrence_is_the_enumeration():
     """The float64 recurrence for long chains agrees with the list of all sequences."""
-    random = np.random.default_rng(1)
+    random = drawn.generator(1)
     parts = [random.normal(size=size) for size in [(6, 3), (3, 3), 3, 3]]
     total, counts = forward_backward(*parts)
     chain = EnumeratedChain(*parts)

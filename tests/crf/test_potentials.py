@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+import drawn
 from crf.autodiff import gradients, precision
 from finegrain.crf import LinearChain, decode
 from finegrain.crf.potentials import pack, unpack
 
 numpy = ops.convert_to_numpy
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 SCORES = ("emissions", "transitions", "start", "end")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
 
+import drawn
 from crf.autodiff import BACKEND, EPSILON, evaluate, gradients, precision
 from crf.chains import Case, cases
 from finegrain.crf import LinearChain
@@ -135,6 +136,7 @@ def assert_close(ours, theirs, case: Case, dtype):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance(case, dtype))
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -151,6 +153,7 @@ def test_marginals(dtype, case):
     assert found.min(initial=0) >= 0
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -173,6 +176,7 @@ def test_entropy(dtype, case):
     assert found.min() >= 0
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_top_k(case):
@@ -192,6 +196,7 @@ def test_top_k(case):
         assert len({tuple(row) for row in rows[there]}) == there.sum()
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_sample_is_possible(case):
@@ -229,6 +234,7 @@ def test_log_prob_partial(dtype, data):
     assert_close(found, [log_prob_partial(*row) for row in rows], case, dtype)
 
 
+@pytest.mark.full
 @few
 @given(case=cases())
 def test_everything_allowed_is_certain(case):
@@ -263,6 +269,7 @@ def gradient_of(name, oracle: EnumeratedChain, weight, allowed) -> list[np.ndarr
     return [np.tensordot(change, part, 1) for part in zip(*counts, strict=True)]
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @settings(max_examples=20)
@@ -277,7 +284,7 @@ def test_gradients(dtype, name, data):
     batch, time, tags = case.emissions.shape
     shapes = [(batch, time, tags), (batch, max(time - 1, 0), tags, tags), (batch,), (batch,)]
     fixed = {n: np.zeros(s, dtype) for n, s in zip(DIFFERENTIABLE, shapes, strict=True)}
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     weight = random.integers(-8, 8, fixed[name].shape) / 4.0
     fixed[name] = weight.astype(dtype)
     fixed |= {"mask": case.mask, "allowed": allowed, "counted": counted}
@@ -305,7 +312,7 @@ def test_gradients(dtype, name, data):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
     """Half-precision scores are widened first: each quantity is that of the widened scores."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     emissions = ops.cast(random.normal(size=(2, 4, 3)) * 4, dtype)
     transitions = ops.cast(random.normal(size=(3, 3)), dtype)
     half = LinearChain(emissions, transitions)
@@ -350,6 +357,7 @@ def small_chain(batch):
     return chain, EnumeratedChain(emissions, **shared)
 
 
+@pytest.mark.full
 def test_frequencies_of_samples():
     """Samples come as often as their probability says, and independently along the batch.
 
@@ -384,7 +392,7 @@ def test_seeds():
 
 def test_partial_labels_of_known_tags():
     """One allowed tag everywhere is the log-probability of these tags, anything where masked."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     emissions = random.normal(size=(3, 4, 3)).astype("float32")
     mask = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], bool)
     chain = LinearChain(emissions, random.normal(size=(3, 3)).astype("float32"), mask=mask)

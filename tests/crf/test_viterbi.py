@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from finegrain.crf import viterbi
 from finegrain.crf.chain import Chain
 from finegrain.crf.checks import checked_chain
@@ -36,7 +37,7 @@ def test_best_of_all_sequences(form, time):
 
     Lengths on both sides of a turn of the loops; padding before, behind and between.
     """
-    random = np.random.default_rng(time)
+    random = drawn.generator(time)
     transitions = random.integers(-2, 1, size=(TAGS, TAGS)).astype("float32")
     transitions[0, 1] = transitions[2, 2] = -np.inf
     parts = {

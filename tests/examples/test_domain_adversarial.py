@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def adversarial(example):

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+import drawn
+
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def common(example):
@@ -11,7 +15,7 @@ def common(example):
 
 
 def test_the_distance_of_two_sets_is_that_of_their_moments(common):
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     one = random.normal(size=(200, 5)) @ random.normal(size=(5, 5))
     other = 1 + random.normal(size=(300, 5)) @ random.normal(size=(5, 5))
     a, b = np.cov(one.T), np.cov(other.T)

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 
 def test_it_learns_and_writes_what_it_says(example, run, tmp_path):
     run(example("gan_digits"), "--epochs", 12, "--folder", tmp_path / "out")

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize(("optimizer", "same"), [("SGD", "Rule × 10"), ("Adam", "λ = 1")])
 def test_what_ten_times_the_loss_does(example, optimizer, same):

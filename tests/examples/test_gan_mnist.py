@@ -7,7 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+import drawn
 import finegrain as fg
+
+pytestmark = pytest.mark.full
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def mnist(example):
 @pytest.fixture
 def data(tmp_path):
     """A folder with 192 images of ten kinds, in the format of MNIST."""
-    random = np.random.default_rng(0)
+    random = drawn.generator(0)
     digits = np.arange(192, dtype="uint8") % 10
     images = random.integers(0, 60, size=(192, 28, 28)).astype("uint8")
     for image, digit in zip(images, digits, strict=True):
@@ -41,7 +44,7 @@ def test_images_and_digits_are_read(mnist, data):
 
 def networks():
     """Small ones, which start the same each time."""
-    keras.utils.set_random_seed(3)
+    drawn.seed_keras(3)
     return (
         keras.Sequential(
             [
@@ -61,16 +64,16 @@ def weights(network):
     return np.concatenate([array.ravel() for array in arrays])
 
 
-REAL = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
+REAL = drawn.generator(0).normal(size=(8, 2)).astype("float32")
 
 
 def test_a_turn_moves_its_player_alone(mnist):
-    gan = fg.models.GAN(*networks(), seed=0)
+    gan = fg.models.GAN(*networks(), seed=drawn.seed(0))
     for learner, other in (
         (gan.discriminator, gan.generator),
         (gan.generator, gan.discriminator),
     ):
-        turn = mnist.Turn(gan, learner, seed=1)
+        turn = mnist.Turn(gan, learner, seed=drawn.seed(1))
         turn.compile(keras.optimizers.SGD(0.1))
         before = [weights(learner), weights(other)]
         turn.train_on_batch(REAL)
@@ -83,11 +86,11 @@ def test_a_turn_moves_its_player_alone(mnist):
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
 def test_the_first_turn_is_the_step_of_the_single_loss(mnist, player):
     """From the same weights and noise a player's turn takes it where the single loss does."""
-    gan = fg.models.GAN(*networks(), loss="non_saturating", seed=5)
+    gan = fg.models.GAN(*networks(), loss="non_saturating", seed=drawn.seed(5))
     gan.compile(keras.optimizers.SGD(0.5))
     gan.train_on_batch(REAL)
-    turns = fg.models.GAN(*networks(), seed=0)
-    turn = mnist.Turn(turns, getattr(turns, player), seed=5)
+    turns = fg.models.GAN(*networks(), seed=drawn.seed(0))
+    turn = mnist.Turn(turns, getattr(turns, player), seed=drawn.seed(5))
     turn.compile(keras.optimizers.SGD(0.5))
     turn.train_on_batch(REAL)
     for one, other in zip(
@@ -118,7 +121,10 @@ def test_both_methods_run_score_and_resume(mnist, data, run, tmp_path, monkeypat
             assert (kept / name).read_bytes().startswith(b"\x89PNG")
         gan = keras.models.load_model(kept / "gan.keras")
         np.testing.assert_allclose(
-            gan.generate(64, seed=0), np.load(kept / "samples.npy"), rtol=1e-4, atol=1e-5
+            gan.generate(64, seed=0),  # as the example does
+            np.load(kept / "samples.npy"),
+            rtol=1e-4,
+            atol=1e-5,
         )
     assert (folder / "samples.png").exists()
 

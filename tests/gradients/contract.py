@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import drawn
 from finegrain import gradients
 from finegrain.gradients import GradientTransform
 from finegrain.gradients.transform import transformed
@@ -73,8 +74,8 @@ TRANSFORMS: dict[str, Callable[[], GradientTransform]] = {
         ("normalize_inf", gradients.Normalize, {"ord": float("inf")}),
         ("sign", gradients.Sign, {}),
         ("centralize", gradients.Centralize, {}),
-        ("noise", gradients.Noise, {"stddev": 0.5, "seed": 1}),
-        ("dropout", gradients.Dropout, {"rate": 0.5, "seed": 1}),
+        ("noise", gradients.Noise, {"stddev": 0.5, "seed": drawn.seed(1)}),
+        ("dropout", gradients.Dropout, {"rate": 0.5, "seed": drawn.seed(1)}),
         ("function", gradients.Function, {"fn": add_weights}),
         ("momentum", Momentum, {}),
     ]
@@ -84,7 +85,7 @@ TRANSFORMS: dict[str, Callable[[], GradientTransform]] = {
 
 def arrays(seed: int, shapes: Sequence[tuple[int, ...]] = tuple(SHAPES)) -> list[np.ndarray]:
     """An array of each of `shapes`, which depend on `seed` only."""
-    random = np.random.default_rng(seed)
+    random = drawn.generator(seed)
     return [np.asarray(random.normal(size=shape), "float32") for shape in shapes]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+import drawn
 from finegrain.gradients import AdaptiveClip, ClipNorm, ClipValue
 from gradients.contract import (
     SHAPES,
@@ -185,7 +186,7 @@ class TestAdaptiveClip:
         convolution.build((None, 8, 8, 2))
         dense.build((None, 5))
         weights = [array(v) for layer in (convolution, dense) for v in layer.weights]
-        random = np.random.default_rng(2)
+        random = drawn.generator(2)
         gradients = [random.normal(size=w.shape) * 0.1 for w in weights]
         results = applied(AdaptiveClip(0.16), gradients, weights)
         assert_close(

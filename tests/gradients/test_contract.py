@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
+from covering import chosen, covering
 from finegrain import gradients
 from finegrain.gradients import GradientTransform
 from gradients.contract import (
@@ -21,9 +23,13 @@ from gradients.contract import (
 
 BACKEND = keras.backend.backend()
 
-every_transform = pytest.mark.parametrize("name", TRANSFORMS)
 
-RANDOM = np.random.default_rng(3)
+def transforms_from(turn):
+    """Every transform; in the selection those of a turn: each has some of these tests."""
+    return pytest.mark.parametrize("name", chosen(TRANSFORMS, list(TRANSFORMS)[turn::4]))
+
+
+RANDOM = drawn.generator(3)
 FEW = [(4, 3), (3,)]
 SOME = [(), (3,), (2, 4, 3)]
 X = RANDOM.normal(size=(12, 3)).astype("float32")
@@ -42,7 +48,7 @@ def towers():
     inputs = keras.Input((3,))
     outputs = [keras.layers.Dense(2, name=name)(inputs) for name in TRANSFORMS]
     model = keras.Model(inputs, keras.layers.Add(name="sum")(outputs))
-    random = np.random.default_rng(11)
+    random = drawn.generator(11)
     model.set_weights([random.normal(size=w.shape).astype("float32") for w in model.get_weights()])
     return model
 
@@ -80,7 +86,8 @@ def test_the_table_has_every_transform():
     assert public <= {type(make()) for make in TRANSFORMS.values()}
 
 
-@every_transform
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_config_round_trip(name):
     """A transform made from the config, by way of JSON, is its like and does the same."""
     transform = TRANSFORMS[name]()
@@ -96,7 +103,7 @@ def test_config_round_trip(name):
         np.testing.assert_array_equal(mine, theirs, strict=True)
 
 
-@every_transform
+@transforms_from(0)
 def test_it_does_something(name):
     """Each transform of the table changes gradients, or the tests here would show nothing."""
     given = arrays(1, FEW)
@@ -104,8 +111,9 @@ def test_it_does_something(name):
     assert not all(map(np.array_equal, results, given))
 
 
-@every_transform
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), covering(TRANSFORMS, ["float32", "float16", "bfloat16"])
+)
 def test_shapes_and_dtypes_are_kept(name, dtype):
     """Gradients of every rank keep shape and dtype, and near the values of float32."""
     given, weights = arrays(1, SOME), arrays(2, SOME)
@@ -153,7 +161,8 @@ def test_compiled_fit_saved_and_resumed(tmp_path):
             assert np.array_equal(*pair) == weight.path.startswith("zero/"), weight.path
 
 
-@every_transform
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_describe_shows_the_label(name):
     """The label of each transform, in order, and of no other weight's."""
     transform = TRANSFORMS[name]()
@@ -164,7 +173,7 @@ def test_describe_shows_the_label(name):
         optimizer.build(mlp().trainable_variables)
 
 
-@every_transform
+@transforms_from(1)
 def test_gradients_come_unscaled(name):
     """Under loss scaling the transform sees the gradients at their true size."""
     plain, scaled = as_variables(arrays(2, FEW)), as_variables(arrays(2, FEW))
@@ -177,7 +186,7 @@ def test_gradients_come_unscaled(name):
     assert_same(scaled, plain)
 
 
-@every_transform
+@transforms_from(2)
 def test_transforms_run_once_in_each_real_step(name):
     """With accumulation over two steps: two equal gradients are one step with that gradient."""
     weights = [as_variables(arrays(2, FEW)) for _ in range(2)]
@@ -202,8 +211,10 @@ def test_transforms_run_once_in_each_real_step(name):
     assert_same(*own)
 
 
-@every_transform
-@pytest.mark.parametrize("held_by", [{"trainable": False}, {"learning_rate_multiplier": 0.0}])
+@pytest.mark.parametrize(
+    ("name", "held_by"),
+    covering(TRANSFORMS, [{"trainable": False}, {"learning_rate_multiplier": 0.0}]),
+)
 def test_held_weights_stay_out_of_the_global_norm(name, held_by):
     """Whatever is done to the gradient of a weight that is held, the others see nothing of it."""
     moves, held = as_variables([np.zeros(2), np.ones(2)])
@@ -215,7 +226,7 @@ def test_held_weights_stay_out_of_the_global_norm(name, held_by):
     np.testing.assert_array_equal(array(held), [1.0, 1.0])
 
 
-@every_transform
+@transforms_from(3)
 def test_one_instance_serves_several_rules_and_optimizers(name):
     """Each use has a state of its own: another use of the same object changes nothing."""
     transform = TRANSFORMS[name]()
@@ -238,7 +249,7 @@ def test_one_instance_serves_several_rules_and_optimizers(name):
     assert transform.state == []
 
 
-@every_transform
+@transforms_from(0)
 def test_weights_without_gradient(name):
     """A weight that has no gradient in a step is left out of it, and the others go on."""
     variables = as_variables(arrays(2, [(4, 3), (3,), (4, 3)]))

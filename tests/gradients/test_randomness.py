@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from finegrain.gradients import Dropout, Noise
 from finegrain.gradients.transform import transformed
@@ -17,7 +18,7 @@ SIZE = 40_000
 MANY = np.zeros(SIZE, "float32")
 
 
-def drawn(transform, gradients, steps):
+def several(transform, gradients, steps):
     """What `transform` makes of the same gradients in each of `steps`: (steps, weights, size)."""
     variables = as_variables(gradients)
     bound = transform.bound_to(variables)
@@ -37,7 +38,7 @@ class TestNoise:
     @pytest.mark.parametrize(("stddev", "decay"), [(0.5, 0.55), (2.0, 1.0), (1.0, 0.0)])
     def test_variance(self, stddev, decay):
         """The variance at step t is σ² / (1 + t)^γ, and the mean is 0."""
-        noise = drawn(Noise(stddev, decay, seed=3), [MANY], steps=4)[:, 0]
+        noise = several(Noise(stddev, decay, seed=drawn.seed(3)), [MANY], steps=4)[:, 0]
         expected = stddev**2 / (1.0 + np.arange(4)) ** decay
         # Five standard deviations of a sample's variance and mean.
         np.testing.assert_allclose(noise.var(axis=1), expected, rtol=5 * math.sqrt(2 / SIZE))
@@ -45,20 +46,20 @@ class TestNoise:
 
     def test_law(self):
         """It is a normal law: the shares within one and two deviations."""
-        noise = drawn(Noise(1.0, seed=3), [MANY], steps=1)[0, 0]
+        noise = several(Noise(1.0, seed=drawn.seed(3)), [MANY], steps=1)[0, 0]
         for bound, share in [(1, 0.6827), (2, 0.9545), (3, 0.9973)]:
             assert abs(np.mean(np.abs(noise) < bound) - share) < 0.012
 
     def test_weights_and_steps_are_independent(self):
         """Weights of one shape, and steps, get noise of their own."""
-        samples = drawn(Noise(1.0, seed=3), [MANY, MANY], steps=2)
+        samples = several(Noise(1.0, seed=drawn.seed(3)), [MANY, MANY], steps=2)
         assert_independent(samples.reshape(4, SIZE))
 
     def test_it_is_added(self):
         """What is left without the gradient does not depend on it."""
         gradient = np.linspace(-4, 4, 12, dtype="float32").reshape(3, 4)
-        (noisy,) = applied(Noise(0.5, seed=3), [gradient])
-        (noise,) = applied(Noise(0.5, seed=3), [np.zeros((3, 4))])
+        (noisy,) = applied(Noise(0.5, seed=drawn.seed(3)), [gradient])
+        (noise,) = applied(Noise(0.5, seed=drawn.seed(3)), [np.zeros((3, 4))])
         np.testing.assert_allclose(noisy - gradient, noise, atol=1e-6)
 
     def test_no_noise(self):
@@ -68,7 +69,7 @@ class TestNoise:
 
     def test_special_values(self):
         """What is not finite stays so."""
-        (result,) = applied(Noise(0.5, seed=3), [np.array([math.inf, math.nan])])
+        (result,) = applied(Noise(0.5, seed=drawn.seed(3)), [np.array([math.inf, math.nan])])
         assert result[0] == math.inf
         assert np.isnan(result[1])
 
@@ -77,14 +78,16 @@ class TestDropout:
     @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
     def test_share_and_rescaling(self, rate):
         """A share of `rate` is dropped, and the mean is kept."""
-        (result,) = applied(Dropout(rate, seed=3), [np.full(SIZE, 3.0)])
+        (result,) = applied(Dropout(rate, seed=drawn.seed(3)), [np.full(SIZE, 3.0)])
         dropped = result == 0
         assert abs(dropped.mean() - rate) < 5 * math.sqrt(rate * (1 - rate) / SIZE)
         np.testing.assert_allclose(result[~dropped], 3.0 / (1 - rate), rtol=1e-6)
 
     def test_components_weights_and_steps_are_independent(self):
         """Each component is dropped by itself."""
-        samples = drawn(Dropout(0.5, seed=3), [np.ones(SIZE)] * 2, steps=2).reshape(4, SIZE)
+        samples = several(Dropout(0.5, seed=drawn.seed(3)), [np.ones(SIZE)] * 2, steps=2).reshape(
+            4, SIZE
+        )
         assert_independent(samples)
         assert_independent(np.array([samples[0], np.roll(samples[0], 1)]))
 
@@ -95,7 +98,7 @@ class TestDropout:
 
     def test_what_is_dropped_is_zero(self):
         """Also where it is not finite; what is kept stays in sight."""
-        (result,) = applied(Dropout(0.5, seed=3), [np.full(100, math.nan)])
+        (result,) = applied(Dropout(0.5, seed=drawn.seed(3)), [np.full(100, math.nan)])
         assert 20 < np.isnan(result).sum() < 80
         assert (result[~np.isnan(result)] == 0).all()
 
@@ -107,7 +110,7 @@ class TestSeeds:
         runs = []
         for seed in (1, 1, 2, None, None):
             keras.random.normal((3,))
-            runs.append(drawn(make(seed), [np.ones(50)], steps=3))
+            runs.append(several(make(seed), [np.ones(50)], steps=3))
         np.testing.assert_array_equal(runs[0], runs[1])
         for one in range(1, 5):
             for other in range(one):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from gradients.contract import TRANSFORMS, Momentum, array, as_variables
 
@@ -220,7 +221,7 @@ def lookups(*, one_hot):
             row = keras.layers.Embedding(10, 4, name=name)(tokens)
         rows.append(row)
     model = keras.Model(tokens, keras.layers.Flatten()(keras.layers.Add()(rows)))
-    random = np.random.default_rng(1)
+    random = drawn.generator(1)
     model.set_weights([random.normal(size=w.shape).astype("float32") for w in model.get_weights()])
     return model
 
@@ -233,7 +234,7 @@ def test_embeddings(shared, jit, backend):
         pytest.skip("Keras compiles for torch with Dynamo only on request")
     # Some rows are looked up twice, some never.
     tokens = np.array([[1, 1, 2], [3, 1, 0], [5, 5, 5], [2, 7, 1]])
-    targets = np.random.default_rng(2).normal(size=(4, 12))
+    targets = drawn.generator(2).normal(size=(4, 12))
     models = []
     for one_hot in (True, False):
         model = lookups(one_hot=one_hot)

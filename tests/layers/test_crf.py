@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from finegrain.crf import LinearChain, decode
 from finegrain.crf.potentials import unpack
 from finegrain.layers import CRF
@@ -13,7 +14,7 @@ from finegrain.tagging import BMES
 from oracle import EnumeratedChain
 
 numpy = ops.convert_to_numpy
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 ALLOWED = np.array([[True, False, True], [True, True, False], [False, True, True]])
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from crf.models import TAGS, WORDS, tagger, task
 from finegrain.crf.potentials import pack, unpack
@@ -17,7 +18,7 @@ from finegrain.metrics import ViterbiAccuracy
 from oracle import EnumeratedChain
 
 numpy = ops.convert_to_numpy
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 EMISSIONS = np.array([[[1, 0], [0, 2], [3, 0]], [[0, 1], [0, 0], [5, 5]]], "float32")
 TRANSITIONS = np.array([[0, 1], [2, 0]], "float32")
 START, END = np.array([1, 0], "float32"), np.array([0, 1], "float32")
@@ -350,7 +351,7 @@ POSSIBLE = np.array([True, False, True, False])
 
 
 def constrained():
-    scores = np.random.default_rng(2).normal(size=(4, 4, 2)).astype("float32")
+    scores = drawn.generator(2).normal(size=(4, 4, 2)).astype("float32")
     return CRF(2, use_projection=False, constraints=FORBIDDEN)(scores)
 
 

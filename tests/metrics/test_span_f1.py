@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import drawn
 import finegrain as fg
 from finegrain.tagging import BIO, BIOES, BMES
 
@@ -17,7 +18,7 @@ every_scheme = pytest.mark.parametrize("name", SCHEMES)
 
 def draw(scheme, seed, batches=3, shape=(5, 7)):
     """True tags, some unknown, and tags that are often the same."""
-    random = np.random.default_rng(seed)
+    random = drawn.generator(seed)
     count = len(scheme.labels)
     for _ in range(batches):
         true = random.integers(-1, count, shape)
@@ -153,7 +154,7 @@ def test_shapes_refused():
 def test_in_a_model_and_through_a_file(tmp_path):
     """Fitted and evaluated in batches of an uneven number, saved and loaded."""
     scheme = SCHEMES["BIOES"]
-    random = np.random.default_rng(1)
+    random = drawn.generator(1)
     tokens = random.integers(1, 12, (11, 6))
     tokens[random.random(tokens.shape) < 0.2] = 0
     tags = random.integers(0, len(scheme.labels), tokens.shape)

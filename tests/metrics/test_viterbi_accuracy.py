@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 from finegrain.crf import decode
 from finegrain.crf.potentials import pack
 from finegrain.metrics import ViterbiAccuracy
 
 numpy = ops.convert_to_numpy
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 BATCH, TIME, TAGS = 12, 5, 3
 
 
 def potentials(mask=None):
     mask = np.ones((BATCH, TIME), bool) if mask is None else mask
     shapes = [(BATCH, TIME, TAGS), (TAGS, TAGS), (TAGS,), (TAGS,)]
-    scores = [np.random.default_rng(1).normal(size=shape).astype("float32") for shape in shapes]
+    scores = [drawn.generator(1).normal(size=shape).astype("float32") for shape in shapes]
     return pack(*map(ops.convert_to_tensor, (*scores, mask)))
 
 

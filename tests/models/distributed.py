@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 
+import drawn
 from models.games import LABELS, X, conditional
 
 
@@ -15,12 +16,12 @@ def train(devices: int) -> list[np.ndarray]:
     if devices > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     assert len(keras.distribution.list_devices()) == devices
-    keras.utils.set_random_seed(3)
-    gan = conditional(seed=0)
+    drawn.seed_keras(3)
+    gan = conditional(seed=drawn.seed(0))
     history = gan.fit(X, LABELS, batch_size=8, epochs=2, shuffle=False, verbose=0).history
     numbers = np.array([values for _, values in sorted(history.items())])
     weights = [keras.ops.convert_to_numpy(weight) for weight in gan.weights]
-    return [numbers, gan.generate(8, seed=1, labels=LABELS[:8]), *weights]
+    return [numbers, gan.generate(8, seed=drawn.seed(1), labels=LABELS[:8]), *weights]
 
 
 if __name__ == "__main__":

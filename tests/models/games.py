@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+import drawn
 import finegrain as fg
 
 LATENT = 3
-RNG = np.random.default_rng(0)
+RNG = drawn.generator(0)
 X = (RNG.normal(size=(16, 2)) * 0.3 + [1.5, -1.0]).astype("float32")
 LABELS = np.arange(16) % 3
 
 
-def networks() -> tuple[keras.Model, keras.Model]:
+def networks(dense: Callable[..., Any] = layers.Dense) -> tuple[keras.Model, keras.Model]:
     """A generator and a discriminator with one hidden layer each."""
 
     def make(inputs: int, outputs: int, name: str) -> keras.Model:
         return keras.Sequential(
-            [keras.Input((inputs,)), layers.Dense(4, "tanh"), layers.Dense(outputs)], name=name
+            [keras.Input((inputs,)), dense(4, "tanh"), dense(outputs)], name=name
         )
 
     return make(LATENT, 2, "generator"), make(2, 1, "discriminator")

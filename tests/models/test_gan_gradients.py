@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import drawn
 import finegrain as fg
+from covering import covering
 from models.games import LATENT, Oracle, X, networks
 from oracle import finite_differences
 from routing.differentiate import array, arrays, differentiate
@@ -15,6 +17,13 @@ GAMES = [(loss, penalty, "frozen") for loss in LOSSES for penalty in (None, "wga
 GAMES += [
     ("hinge", "r1", "subtraction"),
     ("non_saturating", None, "subtraction"),
+    ("wasserstein", "wgan_gp", "reversal"),
+]
+# Each loss, each penalty, each routing.
+SOME_GAMES = [
+    ("non_saturating", "r1", "frozen"),
+    ("least_squares", None, "frozen"),
+    ("hinge", "r1", "subtraction"),
     ("wasserstein", "wgan_gp", "reversal"),
 ]
 
@@ -28,7 +37,10 @@ def gradients(gan, x=X, y=None):
     return differentiate(loss, x, [gan])
 
 
-@pytest.mark.parametrize(("loss", "penalty", "routing"), GAMES)
+@pytest.mark.parametrize(
+    ("loss", "penalty", "routing"),
+    [game if game in SOME_GAMES else pytest.param(*game, marks=pytest.mark.full) for game in GAMES],
+)
 def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
     """Both losses, the penalty's second derivatives and λ against differences in float64."""
     gan = fg.models.GAN(
@@ -37,7 +49,7 @@ def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
         gradient_penalty=penalty and (penalty, 0.7),
         generator_weight=0.3,
         routing=routing,
-        seed=5,
+        seed=drawn.seed(5),
     )
     for variable in gan.trainable_variables:  # hinge losses on both sides of the kink
         variable.assign(2 * variable)
@@ -45,7 +57,7 @@ def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
         [value.astype("float64") for value in arrays(network.trainable_variables)]
         for network in (gan.generator, gan.discriminator)
     )
-    oracle = Oracle(loss, penalty, 0.7, seed=5)
+    oracle = Oracle(loss, penalty, 0.7, seed=drawn.seed(5))
     fake = oracle.fake(made)
     expected = [
         *(
@@ -66,10 +78,10 @@ def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
 
 def test_reports():
     """Both losses and mean scores, each sample with the same weight, in batches of any size."""
-    gan = fg.models.GAN(*networks(), seed=5)
+    gan = fg.models.GAN(*networks(), seed=drawn.seed(5))
     gan.compile("sgd", run_eagerly=True)
     found = gan.evaluate(X, batch_size=16, return_dict=True, verbose=0)
-    oracle = Oracle("hinge", None, 0.0, seed=5)
+    oracle = Oracle("hinge", None, 0.0, seed=drawn.seed(5))
     made, judged = (arrays(part.trainable_variables) for part in (gan.generator, gan.discriminator))
     fake = oracle.fake(made)
     d, g = (
@@ -89,10 +101,15 @@ def test_reports():
 
 
 def test_a_generator_without_weight_stays():
-    gan = fg.models.GAN(*networks(), generator_weight=0, seed=0)
+    gan = fg.models.GAN(*networks(), generator_weight=0, seed=drawn.seed(0))
     result = gradients(gan)
     assert not any(gradient.any() for gradient in result.weights[:4])
     assert all(gradient.any() for gradient in result.weights[4:6])
+
+
+def precise_dense(units, activation=None):
+    """`Dense`, whose product Keras 3.15 rounds to float32 on PyTorch, by way of `einsum`."""
+    return layers.EinsumDense("ab,bc->ac", units, activation=activation, bias_axes="c")
 
 
 def test_precise_in_float64():
@@ -101,9 +118,9 @@ def test_precise_in_float64():
         pytest.skip("JAX has no float64 unless told at its start")
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    gan = fg.models.GAN(*networks(), gradient_penalty=0.1, seed=5)
+    gan = fg.models.GAN(*networks(precise_dense), gradient_penalty=0.1, seed=drawn.seed(5))
     made, judged = (arrays(part.trainable_variables) for part in (gan.generator, gan.discriminator))
-    oracle = Oracle("hinge", "wgan_gp", 0.1, seed=5)
+    oracle = Oracle("hinge", "wgan_gp", 0.1, seed=drawn.seed(5))
     fake = oracle.fake(made)
     expected = finite_differences(lambda *w: oracle.of_discriminator(*w, fake=fake), *judged)
     for found, gradient in zip(
@@ -122,8 +139,9 @@ class Spread(keras.regularizers.Regularizer):
         return self.scale * ops.mean(ops.cast(x, "float32") ** 2)
 
 
-@pytest.mark.parametrize("routing", ["frozen", "subtraction", "reversal"])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("routing", "training"), covering(["frozen", "subtraction", "reversal"], [True, False])
+)
 def test_losses_of_layers_count_once(routing, training):
     """Those on weights once; those on outputs for real, fake and generated samples once each."""
     generator = keras.Sequential(
@@ -141,13 +159,13 @@ def test_losses_of_layers_count_once(routing, training):
         loss="wasserstein",
         gradient_penalty=("r1", 2.0),
         routing=routing,
-        seed=5,
+        seed=drawn.seed(5),
     )
     gan.compile("sgd", run_eagerly=True)
     step = gan.train_on_batch if training else gan.test_on_batch
     before = arrays(gan.trainable_variables)
     loss = step(X, return_dict=True)["loss"]
-    noise = Oracle("hinge", None, 0.0, seed=5).noise
+    noise = Oracle("hinge", None, 0.0, seed=drawn.seed(5)).noise
     fake = noise @ before[0] + before[1]
     real_score, fake_score = (samples @ before[2] + before[3] for samples in (X, fake))
     expected = fake_score.mean() - real_score.mean() - fake_score.mean()
@@ -172,11 +190,11 @@ def test_statistics_are_updated_once_by_each_call():
     )
     means = {}
     for routing in ("frozen", "subtraction"):
-        gan = fg.models.GAN(generator, discriminator, routing=routing, seed=5)
+        gan = fg.models.GAN(generator, discriminator, routing=routing, seed=drawn.seed(5))
         for network in (generator, discriminator):
             network.layers[0].moving_mean.assign([0.0] * (3 if network is generator else 2))
         gradients(gan)
-        noise = Oracle("hinge", None, 0.0, seed=5).noise
+        noise = Oracle("hinge", None, 0.0, seed=drawn.seed(5)).noise
         means[routing] = array(discriminator.layers[0].moving_mean)
         np.testing.assert_allclose(
             array(generator.layers[0].moving_mean), noise.mean(0) / 2, rtol=1e-4, atol=1e-6
@@ -195,13 +213,18 @@ def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
     """Its masks are drawn anew for each loss, and still nothing is left over in the other's."""
     generator, _ = networks()
     discriminator = keras.Sequential(
-        [keras.Input((2,)), layers.Dense(8, "tanh"), layers.Dropout(0.5, seed=3), layers.Dense(1)]
+        [
+            keras.Input((2,)),
+            layers.Dense(8, "tanh"),
+            layers.Dropout(0.5, seed=drawn.seed(3)),
+            layers.Dense(1),
+        ]
     )
     seed = discriminator.layers[1].seed_generator.state
     first, found = array(seed).copy(), []
     for weight in (0.0, 1.0):
         gan = fg.models.GAN(
-            generator, discriminator, generator_weight=weight, routing=routing, seed=5
+            generator, discriminator, generator_weight=weight, routing=routing, seed=drawn.seed(5)
         )
         seed.assign(first)
         found.append(gradients(gan).weights)
@@ -215,18 +238,18 @@ def test_spectral_normalization():
     generator, _ = networks()
     layer = layers.SpectralNormalization(layers.Dense(1, use_bias=False))
     discriminator = keras.Sequential([keras.Input((2,)), layer])
-    gan = fg.models.GAN(generator, discriminator, loss="wasserstein", seed=5)
+    gan = fg.models.GAN(generator, discriminator, loss="wasserstein", seed=drawn.seed(5))
     kernel = np.array([[0.6], [-0.8]], "float32")
     layer.layer.kernel.assign(3 * kernel)
     result = gradients(gan)
     made = arrays(generator.trainable_variables)
-    fake = Oracle("wasserstein", None, 0.0, seed=5).fake(made)
+    fake = Oracle("wasserstein", None, 0.0, seed=drawn.seed(5)).fake(made)
     # Of one column σ is the norm, and a direction has no slope along itself.
     away = np.eye(2) - kernel @ kernel.T
     expected = away @ (fake.mean(0) - X.mean(0))[:, None] / 3
     np.testing.assert_allclose(result.weights[-1], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(array(layer.layer.kernel), 3 * kernel, rtol=1e-6)
-    oracle = Oracle("wasserstein", None, 0.0, seed=5)
+    oracle = Oracle("wasserstein", None, 0.0, seed=drawn.seed(5))
     forward, oracle.forward = oracle.forward, None
     slopes = finite_differences(lambda *w: -(forward(w, oracle.noise) @ kernel).mean(), *made)
     for found, slope in zip(result.weights[:4], slopes, strict=True):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import drawn
 import finegrain as fg
 from models.games import LABELS, LATENT, X, conditional, labelled_networks, networks, neutral_noise
 from routing.differentiate import BACKEND, array, arrays
@@ -14,14 +15,15 @@ TRAIN = """
 import sys
 from unittest import mock
 import keras, numpy as np
+import drawn
 from models.games import LABELS, X, conditional, neutral_noise
 
-keras.utils.set_random_seed(7)
-gan = conditional(seed=0)
+drawn.seed_keras(7)
+gan = conditional(seed=drawn.seed(0))
 with mock.patch("keras.random.normal", neutral_noise):  # the backends' own differ
     gan.fit(X, LABELS, batch_size=8, epochs=2, shuffle=False, verbose=0)
     gan.save(f"{sys.argv[1]}/gan.keras")
-    made = gan.generate(4, seed=1, labels=LABELS[:4])
+    made = gan.generate(4, seed=drawn.seed(1), labels=LABELS[:4])
     losses = [gan.train_on_batch(X, LABELS) for _ in range(3)]
 weights = [keras.ops.convert_to_numpy(weight) for weight in gan.weights]
 np.savez(f"{sys.argv[1]}/results.npz", made, np.array(losses), *weights)
@@ -43,17 +45,19 @@ def whole_gan():
 
 def test_resumes_to_the_bit(tmp_path):
     """Two epochs, or one, a file, and another: the same, noise and dropout masks included."""
-    keras.utils.set_random_seed(1)
+    drawn.seed_keras(1)
     gan = whole_gan()
     fit(gan)
     gan.save(tmp_path / "gan.keras")
     gan.save_weights(tmp_path / "gan.weights.h5")
-    expected = fit(gan), arrays(gan.weights), gan.generate(5, seed=2, labels=LABELS[:5])
+    expected = fit(gan), arrays(gan.weights), gan.generate(5, seed=drawn.seed(2), labels=LABELS[:5])
     again = keras.models.load_model(tmp_path / "gan.keras")
     assert fit(again) == expected[0]
     for weight, value in zip(again.weights, expected[1], strict=True):
         np.testing.assert_array_equal(array(weight), value, err_msg=weight.path)
-    np.testing.assert_array_equal(again.generate(5, seed=2, labels=LABELS[:5]), expected[2])
+    np.testing.assert_array_equal(
+        again.generate(5, seed=drawn.seed(2), labels=LABELS[:5]), expected[2]
+    )
     other = whole_gan()
     other.optimizer.build(other.trainable_variables)
     other.load_weights(tmp_path / "gan.weights.h5")
@@ -62,6 +66,7 @@ def test_resumes_to_the_bit(tmp_path):
         np.testing.assert_array_equal(array(mine), value, err_msg=mine.path)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.parametrize("other", ["jax", "torch", "tensorflow"])
 def test_goes_on_from_another_backend(other, tmp_path, monkeypatch, elsewhere):
@@ -71,7 +76,7 @@ def test_goes_on_from_another_backend(other, tmp_path, monkeypatch, elsewhere):
     monkeypatch.setattr(keras.random, "normal", neutral_noise)
     gan = keras.models.load_model(tmp_path / "gan.keras")
     gan.jit_compile = False  # A model from JAX says true, and PyTorch's compiler takes a minute.
-    found = gan.generate(4, seed=1, labels=LABELS[:4])
+    found = gan.generate(4, seed=drawn.seed(1), labels=LABELS[:4])
     np.testing.assert_allclose(found, made, rtol=1e-4, atol=1e-5)
     again = [gan.train_on_batch(X, LABELS) for _ in range(3)]
     np.testing.assert_allclose(again, losses, rtol=1e-3, atol=1e-4)
@@ -93,13 +98,14 @@ def unregistered(fake):
     return ops.softplus(-fake)
 
 
+@pytest.mark.full
 def test_own_losses(tmp_path):
     """A pair of functions is what its name is, comes back from its file, and is asked for."""
     file = tmp_path / "gan.keras"
     losses = []
     for loss in ("non_saturating", [fooled, fooling], (fooled, unregistered)):
-        keras.utils.set_random_seed(1)
-        gan = fg.models.GAN(*networks(), loss=loss, seed=0)
+        drawn.seed_keras(1)
+        gan = fg.models.GAN(*networks(), loss=loss, seed=drawn.seed(0))
         losses.append(float(array(gan.compute_loss(X))))
         gan.save(file)
         if loss[1] is fooling:
@@ -120,7 +126,7 @@ def test_config_makes_an_equal_model():
         gradient_penalty=("r1", 2.0),
         routing="reversal",
         ema_momentum=0.9,
-        seed=3,
+        seed=drawn.seed(3),
         name="game",
     )
     again = fg.models.GAN.from_config(gan.get_config())
@@ -137,32 +143,37 @@ def test_config_makes_an_equal_model():
     np.testing.assert_array_equal(array(again.noise.state), state)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
 def test_average_of_the_generator(momentum):
     """After n steps it holds the weights after each, the last included, from the first on."""
-    gan = fg.models.GAN(*networks(), ema_momentum=momentum, seed=0)
+    gan = fg.models.GAN(*networks(), ema_momentum=momentum, seed=drawn.seed(0))
     gan.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
     expected = arrays(gan.generator.weights)
     plain = fg.models.GAN(gan.generator, gan.discriminator)
-    np.testing.assert_allclose(gan.generate(4, seed=1), plain.generate(4, seed=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        gan.generate(4, seed=drawn.seed(1)), plain.generate(4, seed=drawn.seed(1)), rtol=1e-6
+    )
     for _ in range(3):
         gan.train_on_batch(X)
         now = arrays(gan.generator.weights)
         expected = [momentum * a + (1 - momentum) * w for a, w in zip(expected, now, strict=True)]
         gan.evaluate(X, verbose=0)
-    made = gan.generate(4, seed=1)
+    made = gan.generate(4, seed=drawn.seed(1))
     for weight, value in zip(gan.generator.weights, expected, strict=True):
         weight.assign(value)
-    np.testing.assert_allclose(made, plain.generate(4, seed=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made, plain.generate(4, seed=drawn.seed(1)), rtol=1e-4, atol=1e-5)
 
 
 def test_generate():
     """A seed decides; batches change nothing; labels are as many as samples."""
     gan = fg.models.GAN(*networks())
-    np.testing.assert_array_equal(gan.generate(5, seed=1), gan.generate(5, seed=1))
+    np.testing.assert_array_equal(
+        gan.generate(5, seed=drawn.seed(1)), gan.generate(5, seed=drawn.seed(1))
+    )
     assert not np.array_equal(gan.generate(5), gan.generate(5))
-    in_parts = gan.generate(5, seed=1, batch_size=2)
-    np.testing.assert_allclose(in_parts, gan.generate(5, seed=1), rtol=1e-6)
+    in_parts = gan.generate(5, seed=drawn.seed(1), batch_size=2)
+    np.testing.assert_allclose(in_parts, gan.generate(5, seed=drawn.seed(1)), rtol=1e-6)
     assert in_parts.dtype == "float32"
     for n in (0, True, 2.0):
         with pytest.raises(ValueError, match="Received: n="):
@@ -178,6 +189,7 @@ def test_generate():
         labelled.generate(3)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -200,6 +212,7 @@ def test_wrong_arguments(arguments, message):
         fg.models.GAN(*networks(), **arguments)
 
 
+@pytest.mark.one_backend
 def test_wrong_networks():
     generator, discriminator = networks()
     with pytest.raises(TypeError, match="Received: generator=3"):

@@ -12,6 +12,8 @@ from rich.console import Console
 import finegrain as fg
 from finegrain.monitoring.describe import Description, WeightReport
 
+pytestmark = pytest.mark.one_backend
+
 KEYS = [
     "path",
     "shape",

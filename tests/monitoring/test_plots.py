@@ -7,6 +7,8 @@ pytest.importorskip("matplotlib")
 
 from finegrain.monitoring.plots import matrices
 
+pytestmark = pytest.mark.one_backend
+
 TABLES = {
     "softmax": np.array([[0.125, -3.0], [1.5, 2.25]]),
     "crf": np.array([[-np.inf, 0.0], [-0.5, 7.0]]),

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from finegrain.monitoring.progress import TrainingProgress
 
+pytestmark = pytest.mark.one_backend
+
 
 def console(*, terminal):
     """A console that writes into memory."""

@@ -1,8 +1,8 @@
 """The same training on one device and on many.
 
 `test_distribution.py` starts this module as a process, or as two of them, with a scenario's name:
-    python -m optimizers.distributed SCENARIO FOLDER RANK PORT
-Each process trains every case under its scenario and writes what came of it into the folder.
+    python -m optimizers.distributed SCENARIO FOLDER RANK PORT CASE…
+Each process trains the cases under its scenario and writes what came of it into the folder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 import keras
 import numpy as np
 
+import drawn
 import finegrain as fg
 from optimizers import mirrored as situations
 from optimizers.contract import fill, values
 
 STEPS, BATCH, FEATURES, TARGETS = 6, 16, 4, 2
 NAN_STEP = 2
-_random = np.random.default_rng(23)
+_random = drawn.generator(23)
 X = _random.normal(size=(STEPS, BATCH, FEATURES)).astype("float32")
 Y = _random.normal(size=(STEPS, BATCH, TARGETS)).astype("float32")
 
@@ -101,10 +102,12 @@ def record_shards(path: Path, model: keras.Model) -> None:
     path.write_text(json.dumps(parts))
 
 
-def on_mesh(distribution: keras.distribution.Distribution, folder: Path) -> None:
+def on_mesh(
+    distribution: keras.distribution.Distribution, folder: Path, cases: Sequence[str]
+) -> None:
     """JAX: one process with several devices; the models go on after a detour over a file."""
     keras.distribution.set_distribution(distribution)
-    for case in CASES:
+    for case in cases:
         model = fit(network(case, jit_compile=True), *batches(case))
         record(folder / f"{case}-0.npz", model)
         record_shards(folder / f"{case}.json", model)
@@ -117,22 +120,24 @@ def on_mesh(distribution: keras.distribution.Distribution, folder: Path) -> None
         record_shards(folder / f"{case}-resumed.json", resumed)
 
 
-def data_parallel(folder: Path, _rank: int, _port: int) -> None:
+def data_parallel(folder: Path, _rank: int, _port: int, cases: Sequence[str]) -> None:
     """JAX: each of the devices has a share of the rows."""
-    on_mesh(keras.distribution.DataParallel(), folder)
+    on_mesh(keras.distribution.DataParallel(), folder, cases)
 
 
-def model_parallel(folder: Path, _rank: int, _port: int) -> None:
+def model_parallel(folder: Path, _rank: int, _port: int, cases: Sequence[str]) -> None:
     """JAX: the rows are shared out two ways and the kernels four ways."""
     mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"))
     layouts = keras.distribution.LayoutMap(mesh)
     layouts["(frozen|encoder)/kernel"] = (None, "model")
     layouts["encoder/bias"] = ("model",)
     layouts["head/kernel"] = ("model", None)
-    on_mesh(keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch"), folder)
+    on_mesh(
+        keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch"), folder, cases
+    )
 
 
-def processes(folder: Path, rank: int, port: int) -> None:
+def processes(folder: Path, rank: int, port: int, cases: Sequence[str]) -> None:
     """JAX: two processes with two devices each; each process feeds its own rows."""
     import jax
 
@@ -141,7 +146,7 @@ def processes(folder: Path, rank: int, port: int) -> None:
     # Each process reads its own rows only.
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
-    for case in CASES:
+    for case in cases:
         x, y = (np.split(array, 2, axis=1)[rank] for array in batches(case))
         model = fit(network(case, jit_compile=True), x, y)
         record(folder / f"{case}-{rank}.npz", model)
@@ -149,7 +154,7 @@ def processes(folder: Path, rank: int, port: int) -> None:
         model.save(folder / f"{case}-{rank}.keras")
 
 
-def distributed_data_parallel(folder: Path, rank: int, _port: int) -> None:
+def distributed_data_parallel(folder: Path, rank: int, _port: int, cases: Sequence[str]) -> None:
     """PyTorch: two processes, each with its own rows."""
     import torch
 
@@ -157,7 +162,7 @@ def distributed_data_parallel(folder: Path, rank: int, _port: int) -> None:
     rendezvous = f"file://{folder}/rendezvous"
     torch.distributed.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
     loss_of = keras.losses.MeanSquaredError()
-    for case in CASES:
+    for case in cases:
         model = network(case)
         replica = torch.nn.parallel.DistributedDataParallel(model)
         weights = model.trainable_variables
@@ -173,7 +178,7 @@ def distributed_data_parallel(folder: Path, rank: int, _port: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def mirrored(folder: Path, _rank: int, _port: int) -> None:
+def mirrored(folder: Path, _rank: int, _port: int, cases: Sequence[str]) -> None:
     """TensorFlow: two virtual devices, each with a copy of the model and a share of the rows."""
     import tensorflow as tf
 
@@ -181,7 +186,7 @@ def mirrored(folder: Path, _rank: int, _port: int) -> None:
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    for case in CASES_UNCLIPPED:
+    for case in cases:
         for kind, arguments in {"default": {}, "graph": {"jit_compile": False}}.items():
             with strategy.scope():
                 model = network(case, **arguments)
@@ -193,7 +198,7 @@ def mirrored(folder: Path, _rank: int, _port: int) -> None:
     (folder / "situations.json").write_text(json.dumps(situations.compare(strategy, folder)))
 
 
-SCENARIOS: dict[str, Callable[[Path, int, int], None]] = {
+SCENARIOS: dict[str, Callable[[Path, int, int, Sequence[str]], None]] = {
     scenario.__name__: scenario
     for scenario in [
         data_parallel,
@@ -205,4 +210,5 @@ SCENARIOS: dict[str, Callable[[Path, int, int], None]] = {
 }
 
 if __name__ == "__main__":
-    SCENARIOS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    scenario, folder, rank, port, *cases = sys.argv[1:]
+    SCENARIOS[scenario](Path(folder), int(rank), int(port), cases)

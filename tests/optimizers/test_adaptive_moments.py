@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import drawn
 import finegrain as fg
 from finegrain.optimizers import AdamDecay, AdaptiveMoments, AdaX, AdaXDecay, PowerDecay
 from optimizers.contract import apply, compiled, mlp, state, train, values, variables
@@ -17,8 +18,9 @@ BACKEND = keras.backend.backend()
 
 
 def gradients_of(steps, size=5):
-    random = np.random.default_rng(1)
-    return (random.normal(size=(steps, size)) * [1, 0.1, 3, 1, 10]).astype("float32")
+    """Noise of several scales round a slope, so that each weight goes some way."""
+    random = drawn.generator(1)
+    return (random.normal(0.2, size=(steps, size)) * [1, 0.1, 3, 1, 10]).astype("float32")
 
 
 def published_adax(theta, gradients, rate, beta_1=0.9, beta_2=1e-4, epsilon=1e-12):
@@ -66,7 +68,7 @@ def stepper(optimizer, weight):
 @pytest.mark.parametrize("decay", [None, 0.05])
 def test_adam_and_adamw(decay):
     """With Adam's policy it is Keras's Adam, and AdamW with weight decay, over 1,000 steps."""
-    mine, theirs = variables(mine=np.ones(5)), variables(theirs=np.ones(5))
+    mine, theirs = variables(mine=np.zeros(5)), variables(theirs=np.zeros(5))
     reference = (
         keras.optimizers.Adam(1e-3, epsilon=1e-12)
         if decay is None
@@ -76,10 +78,15 @@ def test_adam_and_adamw(decay):
     other = stepper(reference, theirs[0])
     for gradient in gradients_of(1000):
         a, b = one(gradient), other(gradient)
-    assert np.abs(ops.convert_to_numpy(b) - 1).min() > 1e-3
-    np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6)
+    assert np.abs(ops.convert_to_numpy(b)).min() > 1e-3
+    # Keras takes β₂ᵗ of 0.999 in float32, which is off by 1.3e-8 and its correction by half of that
+    # over 1 − β₂: 6.4e-6 of the way from 0. The rest is rounding.
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=8e-6, atol=1e-6
+    )
 
 
+@pytest.mark.full
 def test_adax_is_the_published_recurrence():
     """Over 10,000 steps, in float64."""
     (weight,) = variables(w=np.ones(5))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops, optimizers
 
+import drawn
 import finegrain as fg
 from finegrain.optimizers import AdaptiveStepSize
 from optimizers.contract import (
@@ -57,7 +58,7 @@ def rate_of(optimizer):
 class TestProduct:
     def test_the_articles_formula(self):
         """ν is the exponential of the sum of products of successive gradients, to the letter."""
-        gradients = np.random.default_rng(0).normal(size=(20, 2))
+        gradients = drawn.generator(0).normal(size=(20, 2))
         theta, nu, previous, expected = np.ones(2), np.ones(2), np.zeros(2), []
         for g in gradients:
             nu = nu * np.exp(0.3 * previous * g)
@@ -149,7 +150,7 @@ def scale_reference(gradients, start, rate, estimator, max_change=0.015, **own):
 
 def eventful():
     """Gradients agree, turn round, with a small spike, are noise, then two large spikes."""
-    random = np.random.default_rng(3)
+    random = drawn.generator(3)
     there = random.normal(size=(30, 4)) + 2
     back = random.normal(size=(15, 4)) - 2
     return [
@@ -184,7 +185,7 @@ class TestScale:
 
     def test_a_spike_halves_the_scale_at_most(self):
         """However large the gradient is."""
-        gradients = np.random.default_rng(4).normal(size=(20, 3))
+        gradients = drawn.generator(4).normal(size=(20, 3))
         optimizer = AdaptiveStepSize(optimizers.Adam(1e-2), first_step=None, max_change=None)
         (weight,) = variables(w=np.ones(3))
         rates = []
@@ -197,7 +198,7 @@ class TestScale:
         """The step is finite, the raw gradient is none to learn from."""
         clipped = fg.PerWeight(optimizers.SGD(1e-2), [fg.Rule(".", gradient=fg.gradients.Sign())])
         optimizer = AdaptiveStepSize(clipped, max_change=None)
-        random, rates = np.random.default_rng(4), []
+        random, rates = drawn.generator(4), []
         (weight,) = variables(w=np.ones(3))
         for step in range(40):
             gradient = random.normal(size=3) + 1
@@ -222,6 +223,7 @@ class TestScale:
         assert rates[14] > 1.5 * rates[0]
         assert rates[65] > 0.49 * rates[64]
 
+    @pytest.mark.full
     def test_learning_rates_of_seven_decades(self):
         """From 1e-6 to 1 a model ends alike, where Adam itself is anything from still to lost."""
         start = float(built_fast("sgd").evaluate(X, Y, verbose=0))
@@ -245,6 +247,7 @@ class TestScale:
                 before = rate_of(optimizer)
         assert rate_of(optimizer) < 1.02 * before
 
+    @pytest.mark.full
     def test_it_does_not_freeze_short_of_the_minimum(self):
         """Having overshot, steps shrink, but the way turns with them."""
         (weight,) = variables(w=[2.0, 2.0])
@@ -260,7 +263,7 @@ class TestScale:
 
     def test_weight_decay_is_no_part_of_the_signal(self):
         """The scale is that of training without decay, if the gradients are."""
-        gradients = np.random.default_rng(1).normal(size=(40, 3)) + 0.3
+        gradients = drawn.generator(1).normal(size=(40, 3)) + 0.3
         # Without bounds a larger gain would lead weights out of the precision of float32.
         free = {"gain_rate": 2.0, "first_step": None, "max_change": None}
         plain = AdaptiveStepSize(optimizers.SGD(0.1), **free)
@@ -441,7 +444,7 @@ class TestTogether:
     @every_mode
     def test_accumulation(self, mode):
         """Two halves are a whole: step sizes are learned at real steps, from the mean gradient."""
-        random = np.random.default_rng(5)
+        random = drawn.generator(5)
         halves = random.normal(size=(12, 2)) + 1
         whole = run(
             AdaptiveStepSize(optimizers.Adam(0.1), mode=mode), halves.reshape(6, 2, 2).mean(1)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from finegrain.optimizers.checkpoint import key, path_of
 
+pytestmark = pytest.mark.one_backend
+
 PATHS = st.text(alphabet="ab/|:%27CAF35", min_size=1)
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 
+from covering import chosen
 from optimizers import distributed
 from optimizers import mirrored as situations
 from optimizers.contract import values
@@ -49,27 +51,36 @@ RUNS = {
 }
 
 
+SELECTED = {
+    "data_parallel": ["adax", "adam_nan"],
+    "model_parallel": ["adam", "step_size"],
+    "processes": ["sgd_clipped"],
+    "distributed_data_parallel": distributed.CASES,
+    "mirrored": ["adax", "adam_nan"],
+}
+"""What stands for all cases: each is compiled."""
+SELECTED_HERE = {
+    case for name, cases in SELECTED.items() if RUNS[name].backend == BACKEND for case in cases
+}
+
+
 def cases_of(*scenarios, among=distributed.CASES):
-    """A parameter set for each case of each scenario; those of other backends are skipped."""
+    """A parameter set for each case of each scenario of this backend."""
     return pytest.mark.parametrize(
         ("scenario", "case"),
         [
             pytest.param(
-                scenario,
-                case,
-                marks=pytest.mark.skipif(
-                    RUNS[scenario].backend != BACKEND,
-                    reason=f"a scenario of {RUNS[scenario].backend}",
-                ),
+                scenario, case, marks=() if case in SELECTED[scenario] else pytest.mark.full
             )
             for scenario in scenarios
+            if RUNS[scenario].backend == BACKEND
             for case in RUNS[scenario].cases
             if case in among
         ],
     )
 
 
-def start(scenario: str, folder: Path) -> None:
+def start(scenario: str, folder: Path, cases: Sequence[str]) -> None:
     """Runs a scenario to its end; fails with the output of all its processes."""
     run = RUNS[scenario]
     with socket.socket() as probe:
@@ -83,7 +94,7 @@ def start(scenario: str, folder: Path) -> None:
     logs = [folder / f"{rank}.log" for rank in range(run.processes)]
     processes = []
     for rank, log in enumerate(logs):
-        arguments = [scenario, str(folder), str(rank), str(port)]
+        arguments = [scenario, str(folder), str(rank), str(port), *cases]
         with log.open("w") as file:
             processes.append(
                 subprocess.Popen(
@@ -112,14 +123,16 @@ def wait_for(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder that a scenario has left: started once for all tests."""
+def trained(request, tmp_path_factory):
+    """The folder that a scenario has left: started once, with the cases of all tests."""
     folders = {}
+    asked = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
 
     def folder_of(scenario):
         if scenario not in folders:
             folders[scenario] = tmp_path_factory.mktemp(scenario)
-            start(scenario, folders[scenario])
+            cases = {params["case"] for params in asked if params.get("scenario") == scenario}
+            start(scenario, folders[scenario], sorted(cases))
         return folders[scenario]
 
     return folder_of
@@ -158,7 +171,7 @@ def test_weights_are_those_of_one_device(scenario, case, trained):
         assert skipped == int(case.endswith("_nan"))
 
 
-@pytest.mark.parametrize("case", distributed.CASES)
+@pytest.mark.parametrize("case", chosen(distributed.CASES, SELECTED_HERE))
 def test_on_one_device_what_should_moves(case):
     """Else nothing would be shown by equality."""
     model = distributed.network(case)

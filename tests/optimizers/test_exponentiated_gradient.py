@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from keras import ops
 
+import drawn
 import finegrain as fg
 from finegrain.optimizers import ExponentiatedGradient
 from optimizers.contract import (
@@ -126,7 +127,7 @@ class TestFormula:
 
     @both_forms
     def test_steps_follow_the_formula(self, normalize):
-        random = np.random.default_rng(3)
+        random = drawn.generator(3)
         value = random.uniform(0.1, 1.0, size=(2, 3, 4))
         weight = weight_of(value)
         optimizer = ExponentiatedGradient(0.2, normalize=normalize)
@@ -137,7 +138,7 @@ class TestFormula:
         np.testing.assert_allclose(value_of(weight), value, rtol=3e-6)
 
     def test_without_gradient_no_bit_changes(self):
-        value = np.random.default_rng(0).uniform(1e-3, 9, size=(50,)).astype("float32")
+        value = drawn.generator(0).uniform(1e-3, 9, size=(50,)).astype("float32")
         np.testing.assert_array_equal(step(value, np.zeros(50)), value.astype("float64"))
 
     @pytest.mark.parametrize("value", [np.ones((2, 4)), [[8.0, 8.0, 8.0, 8.0], [1e-9] * 4]])
@@ -208,6 +209,7 @@ class TestBounds:
         assert np.isnan(new[0, 0])
         np.testing.assert_array_equal(new[1], 0.5)
 
+    @pytest.mark.full
     @both_forms
     @given(data=st.data())
     def test_always_positive_bounded_and_on_the_simplex(self, normalize, data):
@@ -249,15 +251,17 @@ class TestBounds:
         np.testing.assert_array_equal(step(value, gradient, dtype, learning_rate=0.3), expected)
 
 
+@pytest.mark.full
 class TestOptima:
     def test_non_negative_least_squares(self):
         """The optimum of scipy's active-set method, with weights of 0 among it."""
         optimize = pytest.importorskip("scipy.optimize")
-        random = np.random.default_rng(1)
+        random = drawn.generator(1)
         inputs = random.normal(size=(40, 6))
-        targets = inputs @ [1.0, -1.0, 2.0, 0.5, -0.5, 0.0] + random.normal(size=40)
+        # Little noise, so that none comes near 0 but those that end there: it would be slow.
+        targets = inputs @ [1.0, -1.0, 2.0, 0.5, -0.5, -0.7] + 0.3 * random.normal(size=40)
         optimum, _ = optimize.nnls(inputs, targets)
-        assert 2 <= (optimum == 0).sum() <= 4
+        np.testing.assert_array_equal(optimum == 0, [0, 1, 0, 0, 1, 1])
         weight = weight_of(np.ones(6))
         optimizer = ExponentiatedGradient(0.3)
         for _ in range(600):
@@ -266,7 +270,7 @@ class TestOptima:
 
     def test_mixture_weights_of_greatest_likelihood(self):
         """What EM in float64 converges to."""
-        random = np.random.default_rng(2)
+        random = drawn.generator(2)
         means = np.array([-3.0, 0.0, 2.0, 9.0])
         sample = random.normal(random.choice(means[:3], size=400, p=[0.6, 0.1, 0.3]))
         densities = np.exp(-((sample[:, None] - means) ** 2) / 2)
@@ -382,7 +386,7 @@ class TestKeras:
     @both_forms
     def test_compiled_fit(self, normalize):
         """`fit` moves by the formula, compiled as well as step by step."""
-        arguments = {"learning_rate": 0.1, "normalize": normalize}
+        arguments = {"learning_rate": 0.3, "normalize": normalize}
         start = positive_mlp(normalize)
         fitted = [
             train(compiled(ExponentiatedGradient(**arguments), positive_mlp(normalize), jit=jit))
@@ -481,7 +485,7 @@ class TestSparseGradients:
 
     TABLE = np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.4, 0.4, 0.4], [0.7, 0.2, 0.1]])
     INDICES = (2, 0, 2, 0, 0)
-    VALUES = np.random.default_rng(4).normal(size=(5, 3))
+    VALUES = drawn.generator(4).normal(size=(5, 3))
 
     def sparse(self):
         import tensorflow as tf
@@ -532,7 +536,7 @@ class TestSparseGradients:
 
 def test_embedding_in_fit():
     """An embedding of positive rows: those that no batch looks up stay as they are."""
-    initializer = keras.initializers.RandomUniform(0.1, 1.0, seed=1)
+    initializer = keras.initializers.RandomUniform(0.1, 1.0, seed=drawn.seed(1))
     model = keras.Sequential(
         [keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 3, initializer)]
     )

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops, optimizers
 
+import drawn
 import finegrain as fg
+from covering import chosen
 from optimizers.contract import (
     LEARNING_RATE,
     OPTIMIZERS,
@@ -31,7 +33,7 @@ from optimizers.contract import (
 
 BACKEND = keras.backend.backend()
 
-every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS if BACKEND == "torch" else TRIED)
+every_optimizer = pytest.mark.parametrize("name", chosen(OPTIMIZERS, TRIED))
 
 
 def never(step):
@@ -579,7 +581,7 @@ class TestConstraints:
 class TestAverages:
     def test_the_average_of_a_held_weight(self):
         """At the end of `fit` averages take the weights' place: a held weight's is itself."""
-        start = np.random.default_rng(1).normal(size=1000).astype("float32")
+        start = drawn.generator(1).normal(size=1000).astype("float32")
         weights = variables(body=[1.0], head=start)
         sgd = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.99)
         optimizer = fg.PerWeight(sgd, HOLD_HEAD)

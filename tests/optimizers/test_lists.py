@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops, optimizers
 
+import drawn
 from finegrain.optimizers import AdaptiveStepSize
 from finegrain.optimizers.lists import Foreach, Neutral, of_backend
 from optimizers.contract import mlp, random_gradients, values
@@ -16,7 +17,7 @@ SHAPES = [(), (3,), (2, 4)]
 
 
 def arrays(seed, dtype="float32"):
-    random = np.random.default_rng(seed)
+    random = drawn.generator(seed)
     return [np.asarray(random.normal(size=shape), dtype) for shape in SHAPES]
 
 

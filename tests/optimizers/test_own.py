@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from covering import chosen, covering
 from optimizers.contract import (
     OWN,
     WITHOUT_WEIGHT_DECAY,
@@ -22,6 +23,9 @@ from optimizers.contract import (
 
 BACKEND = keras.backend.backend()
 every_optimizer = pytest.mark.parametrize("name", OWN)
+some_optimizers = pytest.mark.parametrize(
+    "name", chosen(OWN, ["adax", "exponentiated_gradient", "adaptive_step_size"])
+)
 
 
 def minimized(optimizer, gradient, start, steps):
@@ -52,7 +56,7 @@ def minimized(optimizer, gradient, start, steps):
     return values([weight])[0]
 
 
-@every_optimizer
+@some_optimizers
 def test_quadratic(name):
     """The minimum of (x − 1)² + 10 (y − 0.5)²."""
 
@@ -63,7 +67,7 @@ def test_quadratic(name):
     np.testing.assert_allclose(found, [1.0, 0.5], atol=0.02)
 
 
-@every_optimizer
+@some_optimizers
 def test_rosenbrock(name):
     """Along the bent valley of (1 − x)² + 100 (y − x²)²: most of the way to (1, 1)."""
 
@@ -79,8 +83,7 @@ def test_rosenbrock(name):
     assert (1 - x) ** 2 + 100 * (y - x**2) ** 2 < 0.05
 
 
-@every_optimizer
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("name", "dtype"), covering(OWN, ["float32", "bfloat16", "float16"]))
 def test_dtypes_and_shapes_stay(name, dtype):
     """Of weights and of state, scalars included, at each step; and nothing becomes NaN."""
     shapes = [(), (3,), (2, 3)]
@@ -106,6 +109,7 @@ def test_dtypes_and_shapes_stay(name, dtype):
         assert (value <= 0.5).all()  # a first step may be less than bfloat16 can tell
 
 
+@pytest.mark.one_backend
 @every_optimizer
 def test_config(name):
     """By way of JSON, with all that Keras's own optimizers have."""
@@ -131,8 +135,7 @@ CASES = {
 }
 
 
-@every_optimizer
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("name", "case"), covering(OWN, CASES, also=[("adax", "plain")]))
 def test_save_load_continue(name, case, tmp_path):
     """In `fit`, to the last bit."""
     if BACKEND == "jax" and case != "plain":
@@ -150,8 +153,7 @@ def test_save_load_continue(name, case, tmp_path):
     assert not all(map(np.array_equal, before, values(model.weights)))
 
 
-@every_optimizer
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(("name", "policy"), covering(OWN, ["mixed_float16", "mixed_bfloat16"]))
 def test_mixed_precision(name, policy):
     keras.config.set_dtype_policy(policy)
     model = mlp()
@@ -164,7 +166,7 @@ def test_mixed_precision(name, policy):
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
-@every_optimizer
+@some_optimizers
 def test_compiled_is_as_step_by_step(name):
     """With constraints and the clipping of values."""
     models = []
@@ -176,7 +178,7 @@ def test_compiled_is_as_step_by_step(name):
         np.testing.assert_allclose(jitted, eager, rtol=2e-4, atol=1e-6)
 
 
-@every_optimizer
+@some_optimizers
 def test_set_weights(name):
     """What `variables` hold is all the state there is."""
     model, copy = compiled(OWN[name]()), compiled(OWN[name]())

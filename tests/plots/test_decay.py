@@ -9,6 +9,8 @@ import finegrain as fg
 from finegrain.extras import needs
 from finegrain.optimizers import AdaXDecay
 
+pytestmark = pytest.mark.one_backend
+
 pytest.importorskip("matplotlib")
 
 

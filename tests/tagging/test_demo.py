@@ -5,9 +5,12 @@ import sys
 import numpy as np
 import pytest
 
+import drawn
 from finegrain.tagging.demo import DemoResult, Run, _picture, f1_difference
 from finegrain.tagging.manual import ManualCorpus
 from finegrain.tagging.scoring import SegmentationScore
+
+pytestmark = pytest.mark.one_backend
 
 
 def total(counts):
@@ -38,7 +41,7 @@ def run_of(counts, name="softmax", transitions=None):
     )
 
 
-random = np.random.default_rng(0)
+random = drawn.generator(0)
 GOLD = random.integers(4, 30, size=60)
 FAIR = [(round(0.8 * n), n, n) for n in GOLD]
 GOOD = [(round(0.95 * n), n, n) for n in GOLD]
@@ -76,7 +79,7 @@ def test_interval_holds_zero_where_runs_differ_by_chance():
 def test_interval_is_paired_over_sentences():
     """It agrees with a bootstrap written anew, in which both runs see the same sentences."""
     first, second = np.array(FAIR), np.array(GOOD)
-    draws = np.random.default_rng(7).integers(len(first), size=(4000, len(first)))
+    draws = drawn.generator(7).integers(len(first), size=(4000, len(first)))
     differences = []
     for rows in draws:
         (r1, p1, g1), (r2, p2, g2) = first[rows].sum(axis=0), second[rows].sum(axis=0)

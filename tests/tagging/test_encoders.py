@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+import drawn
 from finegrain.tagging.encoders import ConvolutionBlock, get_encoder
 
-random = np.random.default_rng(3)
+random = drawn.generator(3)
 
 
 def run(block, x, lengths, **options):
@@ -28,7 +29,7 @@ def padded(rows, length, filling):
 
 FILLINGS = {
     "zeros": np.zeros,
-    "numbers": lambda shape: np.random.default_rng(1).normal(size=shape, scale=1e3),
+    "numbers": lambda shape: drawn.generator(1).normal(size=shape, scale=1e3),
     "large": lambda shape: np.full(shape, -1e30),
 }
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from finegrain.tagging import BIO, BIOES, BMES, Span, TagScheme
 
+pytestmark = pytest.mark.one_backend
+
 TYPES = ["PER", "LOC"]
 SCHEMES = [BIO(TYPES), BIOES(TYPES), BIO(["I-X", "B-X", "O"]), BIOES(["S-A", "O", "B-A", "E-A"])]
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)

@@ -13,6 +13,8 @@ from finegrain.tagging.manual import ManualCorpus
 from finegrain.tagging.report import observations, print_report, score_table, transition_table
 from finegrain.tagging.scoring import SegmentationScore
 
+pytestmark = pytest.mark.one_backend
+
 LABELS = ("s", "b", "m", "e")
 # Row 1 spells words only by m and e (2 and 3), row 0 only by s and b, and so on.
 ALLOWED = {(0, 0), (0, 1), (1, 2), (1, 3), (2, 2), (2, 3), (3, 0), (3, 1)}

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import drawn
 import finegrain as fg
 from finegrain.tagging import BMES, CorpusError, Segmenter, score, write_segmented
 from finegrain.tagging.features import CharacterFeatures
@@ -24,7 +25,11 @@ WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by
 
 
 def sentences(count, seed, words=WORDS):
-    """Sentences of 9 to 16 characters, which make batches of one length."""
+    """Sentences of 9 to 16 characters, which make batches of one length.
+
+    They are an example rather than a draw: new words of the right kind leave something to learn in
+    each epoch.
+    """
     random = np.random.default_rng(seed)
     result = []
     while len(result) < count:
@@ -54,7 +59,7 @@ SMALL = {
     "learning_rate": 0.02,
     "dropout": 0.1,
     "crf_learning_rate_multiplier": 5.0,
-    "seed": 0,
+    "seed": drawn.seed(0),
 }
 
 
@@ -152,6 +157,7 @@ def loaded(trained, folder):
 # Text in, words out.
 
 
+@pytest.mark.full
 @settings(max_examples=25)
 @given(st.lists(st.text(st.characters(), max_size=60), max_size=12))
 @example([])
@@ -165,12 +171,14 @@ def test_every_text_comes_back(trained, texts):
     assert all(word for words in segmented for word in words)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_one_text_comes_back(trained, text):
     """So it is with a text on its own, also where it takes several windows."""
     assert "".join(trained.segment(text)) == text
 
 
+@pytest.mark.full
 def test_a_line_of_100_000_characters(trained):
     """A very long line comes back, and its words are the same however windows cut it."""
     text = ("thecatsat" * 11_112)[:100_000]
@@ -190,6 +198,7 @@ def test_a_batch_gives_what_each_text_gives_alone(trained):
     assert trained.segment_many(iter(texts * 2)) == alone * 2
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("blank", [" ", "\n", " \t ", "\r\n", "\u3000", "\x85\u2028"])
 def test_blanks_come_back_as_elements_of_their_own(trained, blank):
     """Blanks separate words, are no part of them, and are not seen by them."""
@@ -248,6 +257,7 @@ def test_validation_score(trained):
     assert trained.score(VALIDATION) == score(VALIDATION, predicted, known)
 
 
+@pytest.mark.full
 def test_early_stopping_restores_the_best_epoch():
     """Training that gets worse stops after `patience` epochs, and the best weights come back."""
 
@@ -273,12 +283,14 @@ def test_early_stopping_restores_the_best_epoch():
     assert segmenter.validation_score.f1 == scores[0] == segmenter.score(VALIDATION).f1
 
 
+@pytest.mark.full
 def test_same_seed_same_weights(trained):
     """A training of the same seed ends with the same weights, to the last bit."""
     np.random.seed(5)  # noqa: NPY002 (what was drawn before does not matter)
     assert_same(values(train().model.weights), values(trained.model.weights))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("moment", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
 def test_ctrl_c_leaves_the_best_epoch(moment, tmp_path):
     """Interrupted in the third epoch, the best weights so far are in the model and in the file."""
@@ -322,6 +334,7 @@ def train_with(segmenter, file, notes, moment, interrupt):
     )
 
 
+@pytest.mark.full
 def test_ctrl_c_while_saving_leaves_the_best_epoch_in_the_file(tmp_path, monkeypatch):
     """Interrupted while the first epoch is saved, the file holds what the score is of."""
     saving = iter([KeyboardInterrupt])
@@ -341,6 +354,7 @@ def test_ctrl_c_while_saving_leaves_the_best_epoch_in_the_file(tmp_path, monkeyp
     assert_same(values(in_file.model.weights), values(segmenter.model.weights))
 
 
+@pytest.mark.full
 def test_ctrl_c_before_the_first_epoch_ends(tmp_path):
     """Then there is no best epoch: no file, no score, and the segmenter can be trained again."""
 
@@ -366,6 +380,7 @@ def test_transitions_learn_at_their_own_rate(trained):
     assert {multipliers[path] for path in fast} == {5.0}
 
 
+@pytest.mark.full
 def test_transitions_at_multiplier_zero_do_not_move():
     """What the multiplier says is what happens: at 0 they stay at zero while the rest learns."""
     still = train(crf_learning_rate_multiplier=0.0, fit={"patience": 0})
@@ -380,6 +395,7 @@ def test_transitions_of_a_crf(trained):
     assert trained.transitions[allowed].mean() > trained.transitions[~allowed].mean() + 0.1
 
 
+@pytest.mark.full
 def test_softmax_from_files(tmp_path):
     """Without a CRF there are no transitions; corpus and validation may be files."""
     for name, content in (("train.txt", CORPUS), ("dev.txt", VALIDATION)):
@@ -400,6 +416,7 @@ def test_softmax_from_files(tmp_path):
     assert again.segment_many(TEXTS[:6]) == softmax.segment_many(TEXTS[:6])
 
 
+@pytest.mark.full
 def test_validation_as_a_share():
     """A share of the sentences is held out: they are neither learned from nor known."""
 
@@ -414,6 +431,7 @@ def test_validation_as_a_share():
     assert len(segmenter.model.get_layer("characters").words) == 2 + 30
 
 
+@pytest.mark.full
 def test_constrained_training():
     """Training among sequences that spell words has a finite loss; −∞ reaches no weight."""
     notes = Notes()
@@ -427,6 +445,7 @@ def test_constrained_training():
 
 
 # Keras warns that a mask is lost on the way. The segmenter needs it at the end only, and has it.
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:Layer .* does not support masking:UserWarning")
 @pytest.mark.parametrize("kind", ["bilstm", "model"])
 def test_other_encoders(kind, tmp_path):
@@ -453,6 +472,7 @@ class Twice(keras.layers.Layer):
         return 2 * inputs
 
 
+@pytest.mark.full
 def test_sentences_and_words_of_any_length():
     """Sentences longer than a window are learned in pieces, words longer than one left out."""
     too_long = "x" * (WINDOW + 1)
@@ -467,6 +487,7 @@ def test_sentences_and_words_of_any_length():
     assert too_long in segmenter.model.get_layer("characters").words
 
 
+@pytest.mark.full
 def test_a_second_fit_goes_on(trained_with_notes, loaded):
     """It begins where the first ended, with the same characters, and keeps to the same model."""
     _, first = trained_with_notes
@@ -486,6 +507,7 @@ def test_a_second_fit_goes_on(trained_with_notes, loaded):
     assert notes.logs[0]["loss"] < 0.5 * first.logs[0]["loss"]
 
 
+@pytest.mark.full
 def test_words_of_a_second_fit_are_no_longer_new(loaded):
     """After a second fit its words count as known, as those of the first do."""
     known = {word for words in CORPUS for word in words}
@@ -524,6 +546,7 @@ def test_the_file_is_a_keras_model(folder, trained):
     assert isinstance(model.optimizer, fg.PerWeight)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("no")])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch, error, exists):
@@ -544,6 +567,7 @@ def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch
     assert not exists or file.read_bytes() == b"what was there"
 
 
+@pytest.mark.one_backend
 def test_save_replaces_a_file(trained, tmp_path):
     """An existing file is replaced; nothing is left beside it."""
     file = tmp_path / "m.keras"
@@ -553,6 +577,7 @@ def test_save_replaces_a_file(trained, tmp_path):
     assert Segmenter.load(str(file)).segment("thecatsat") == ["the", "cat", "sat"]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -608,6 +633,7 @@ def write_damaged(path, source):
     path.write_bytes(content)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "write",
     [write_text, write_nothing, write_other_model, write_zip, write_half, write_damaged],
@@ -621,6 +647,7 @@ def test_files_that_hold_no_segmenter(write, folder, trained, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.one_backend
 def test_a_file_of_another_suffix(folder, trained, tmp_path):
     """Keras reads only `.keras` files, and the error says which file it was."""
     file = tmp_path / "model.bin"
@@ -629,6 +656,7 @@ def test_a_file_of_another_suffix(folder, trained, tmp_path):
         Segmenter.load(file)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", ["missing.keras", "."])
 def test_a_file_that_is_not_there(tmp_path, name):
     """A missing file, or a folder in its place, is a `FileNotFoundError` that names it."""
@@ -647,6 +675,7 @@ with open(sys.argv[1] + "/words.json", "w") as file:
 FROM = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
 
 
+@pytest.mark.full
 def test_a_file_of_another_backend(tmp_path, backend, elsewhere):
     """A segmenter that another backend trained and saved segments alike here."""
     elsewhere(FROM[backend], WRITER, tmp_path)
@@ -658,6 +687,7 @@ def test_a_file_of_another_backend(tmp_path, backend, elsewhere):
 # Wrong use.
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "use",
     [
@@ -677,6 +707,7 @@ def test_a_segmenter_without_a_model(use, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("count", "validation"), [(0, 0.1), (1, 0.1), (1, 0.5), (3, 0.1), (10, 0.0), (10, 1.0)]
 )
@@ -686,6 +717,7 @@ def test_too_few_sentences(count, validation):
         Segmenter(width=8).fit(CORPUS[:count], validation=validation, verbose=0)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("validation", [-0.2, float("nan")])
 def test_a_share_out_of_range(validation):
     """A share for validation lies between 0 and 1."""
@@ -698,12 +730,14 @@ def test_a_share_out_of_range(validation):
         Segmenter(width=8).fit(CORPUS, validation=validation, callbacks=[stopping], verbose=0)
 
 
+@pytest.mark.one_backend
 def test_unknown_encoder():
     """The encoder is checked when the segmenter is made."""
     with pytest.raises(ValueError, match="`encoder` should be one of"):
         Segmenter("transformer")
 
 
+@pytest.mark.one_backend
 def test_missing_files():
     """A missing corpus or validation file is an error that names it."""
     for files in ({"corpus": "missing.txt"}, {"corpus": CORPUS, "validation": "missing.txt"}):
@@ -711,6 +745,7 @@ def test_missing_files():
             Segmenter(width=8).fit(**files)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("corpus", [[], [[]], [["x" * (WINDOW + 1), "y" * (WINDOW + 1)]] * 3])
 def test_nothing_to_learn_from(corpus):
     """No sentence, or none that has a word that fits a window, is a `CorpusError`."""
@@ -718,6 +753,7 @@ def test_nothing_to_learn_from(corpus):
         Segmenter(width=8).fit(corpus, validation=VALIDATION, epochs=1, verbose=0)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("validation", [[], [[]]])
 def test_nothing_to_choose_the_best_epoch_by(validation):
     """Validation without a single word is a `CorpusError`."""
@@ -725,6 +761,7 @@ def test_nothing_to_choose_the_best_epoch_by(validation):
         train(validation=validation, crf=False, fit={"epochs": 1})
 
 
+@pytest.mark.one_backend
 def test_sentences_that_are_strings():
     """Sentences that are not cut into words are an error before training, not after an epoch."""
     notes = Notes()
@@ -733,6 +770,7 @@ def test_sentences_that_are_strings():
     assert notes.model is None
 
 
+@pytest.mark.one_backend
 def test_margin_covers_what_the_encoder_sees():
     """The named convolution sees 8 characters to either side: windows overlap by more."""
     assert MARGIN >= 8
