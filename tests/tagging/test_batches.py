@@ -252,7 +252,8 @@ def assert_whole_epochs(source, epochs):
     assert len(whole) >= epochs
     count = sum(len(x) for x, _ in source.buckets)
     for noted in whole:
-        assert sorted(sum(noted.values(), [])) == list(range(1, count + 1))
+        sentences = [sentence for batch in noted.values() for sentence in batch]
+        assert sorted(sentences) == list(range(1, count + 1))
 
 
 def recorded(lengths, seed, **options):

@@ -86,9 +86,7 @@ class Batches(keras.utils.PyDataset):
         self.order = [
             (index, members)
             for index, ((x, _), rows) in enumerate(zip(self.buckets, self.rows, strict=True))
-            for members in np.array_split(
-                random.permutation(len(x)), np.arange(rows, len(x), rows)
-            )
+            for members in np.array_split(random.permutation(len(x)), np.arange(rows, len(x), rows))
         ]
         random.shuffle(self.order)
         # On TensorFlow Keras fixes for the whole training what the first two batches have in
