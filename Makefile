@@ -52,8 +52,9 @@ help:
 	@echo "make versions  ask a resolver whether constraints.txt holds on $(firstword $(PYTHONS)) to $(lastword $(PYTHONS))"
 	@echo "make clean   remove the environment and everything that was built"
 
+# A second demo takes the place of the first; in a folder of yours, ask for it by --force.
 demo: $(call stamp,demo-$(demo_backend))
-	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(ARGS)
+	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(or $(ARGS),--force)
 
 # The workers share the cores: libraries that would each take all of them get one thread.
 test: export TF_CPP_MIN_LOG_LEVEL = 2

@@ -12,6 +12,8 @@ from finegrain.tagging.corpus import (
     write_segmented,
 )
 
+pytestmark = pytest.mark.one_backend
+
 READERS = [read_segmented, read_columns]
 
 

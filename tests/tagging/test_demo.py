@@ -9,6 +9,8 @@ from finegrain.tagging.demo import DemoResult, Run, _picture, f1_difference
 from finegrain.tagging.manual import ManualCorpus
 from finegrain.tagging.scoring import SegmentationScore
 
+pytestmark = pytest.mark.one_backend
+
 
 def total(counts):
     """The score over sentences of (right, predicted, true) words."""

@@ -5,6 +5,8 @@ import pytest
 from finegrain.tagging import manual
 from finegrain.tagging.manual import manual_corpus, manual_sentences
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def topics(monkeypatch):

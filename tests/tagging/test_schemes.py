@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from finegrain.tagging.schemes import BMES, TagScheme
 
+pytestmark = pytest.mark.one_backend
+
 scheme = BMES()
 S, B, M, E = range(4)
 sentences = st.lists(st.text(min_size=1, max_size=6), max_size=12)

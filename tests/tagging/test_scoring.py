@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from finegrain.tagging.scoring import score
 
+pytestmark = pytest.mark.one_backend
+
 GOLD = [["the", "cat", "sat"], ["on", "a", "mat"]]
 # Right: the, on, a. Wrong: cats, at (for cat, sat) and m, at (for mat).
 PREDICTED = [["the", "cats", "at"], ["on", "a", "m", "at"]]

@@ -19,6 +19,7 @@ from finegrain.tagging.features import CharacterFeatures
 from finegrain.tagging.tagger import Tagger
 from finegrain.tagging.windows import MARGIN, WINDOW
 
+one_backend = pytest.mark.one_backend
 EPOCHS = 6
 WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by", "house"]
 
@@ -171,6 +172,7 @@ def test_one_text_comes_back(trained, text):
     assert "".join(trained.segment(text)) == text
 
 
+@one_backend
 def test_a_line_of_100_000_characters(trained):
     """A very long line comes back, and its words are the same however windows cut it."""
     text = ("thecatsat" * 11_112)[:100_000]
@@ -190,6 +192,7 @@ def test_a_batch_gives_what_each_text_gives_alone(trained):
     assert trained.segment_many(iter(texts * 2)) == alone * 2
 
 
+@one_backend
 @pytest.mark.parametrize("blank", [" ", "\n", " \t ", "\r\n", "\u3000", "\x85\u2028"])
 def test_blanks_come_back_as_elements_of_their_own(trained, blank):
     """Blanks separate words, are no part of them, and are not seen by them."""
@@ -248,6 +251,7 @@ def test_validation_score(trained):
     assert trained.score(VALIDATION) == score(VALIDATION, predicted, known)
 
 
+@one_backend
 def test_early_stopping_restores_the_best_epoch():
     """Training that gets worse stops after `patience` epochs, and the best weights come back."""
 
@@ -279,7 +283,14 @@ def test_same_seed_same_weights(trained):
     assert_same(values(train().model.weights), values(trained.model.weights))
 
 
-@pytest.mark.parametrize("moment", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("on_epoch_begin", marks=one_backend),
+        "on_train_batch_end",
+        pytest.param("on_epoch_end", marks=one_backend),
+    ],
+)
 def test_ctrl_c_leaves_the_best_epoch(moment, tmp_path):
     """Interrupted in the third epoch, the best weights so far are in the model and in the file."""
     calls = {
@@ -322,6 +333,7 @@ def train_with(segmenter, file, notes, moment, interrupt):
     )
 
 
+@one_backend
 def test_ctrl_c_while_saving_leaves_the_best_epoch_in_the_file(tmp_path, monkeypatch):
     """Interrupted while the first epoch is saved, the file holds what the score is of."""
     saving = iter([KeyboardInterrupt])
@@ -341,6 +353,7 @@ def test_ctrl_c_while_saving_leaves_the_best_epoch_in_the_file(tmp_path, monkeyp
     assert_same(values(in_file.model.weights), values(segmenter.model.weights))
 
 
+@one_backend
 def test_ctrl_c_before_the_first_epoch_ends(tmp_path):
     """Then there is no best epoch: no file, no score, and the segmenter can be trained again."""
 
@@ -366,6 +379,7 @@ def test_transitions_learn_at_their_own_rate(trained):
     assert {multipliers[path] for path in fast} == {5.0}
 
 
+@one_backend
 def test_transitions_at_multiplier_zero_do_not_move():
     """What the multiplier says is what happens: at 0 they stay at zero while the rest learns."""
     still = train(crf_learning_rate_multiplier=0.0, fit={"patience": 0})
@@ -380,6 +394,7 @@ def test_transitions_of_a_crf(trained):
     assert trained.transitions[allowed].mean() > trained.transitions[~allowed].mean() + 0.1
 
 
+@one_backend
 def test_softmax_from_files(tmp_path):
     """Without a CRF there are no transitions; corpus and validation may be files."""
     for name, content in (("train.txt", CORPUS), ("dev.txt", VALIDATION)):
@@ -400,6 +415,7 @@ def test_softmax_from_files(tmp_path):
     assert again.segment_many(TEXTS[:6]) == softmax.segment_many(TEXTS[:6])
 
 
+@one_backend
 def test_validation_as_a_share():
     """A share of the sentences is held out: they are neither learned from nor known."""
 
@@ -428,7 +444,7 @@ def test_constrained_training():
 
 # Keras warns that a mask is lost on the way. The segmenter needs it at the end only, and has it.
 @pytest.mark.filterwarnings("ignore:Layer .* does not support masking:UserWarning")
-@pytest.mark.parametrize("kind", ["bilstm", "model"])
+@pytest.mark.parametrize("kind", ["bilstm", pytest.param("model", marks=one_backend)])
 def test_other_encoders(kind, tmp_path):
     """A recurrent encoder and a model of the user train, save and load."""
     encoder = {
@@ -486,6 +502,7 @@ def test_a_second_fit_goes_on(trained_with_notes, loaded):
     assert notes.logs[0]["loss"] < 0.5 * first.logs[0]["loss"]
 
 
+@one_backend
 def test_words_of_a_second_fit_are_no_longer_new(loaded):
     """After a second fit its words count as known, as those of the first do."""
     known = {word for words in CORPUS for word in words}
@@ -524,6 +541,7 @@ def test_the_file_is_a_keras_model(folder, trained):
     assert isinstance(model.optimizer, fg.PerWeight)
 
 
+@one_backend
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("no")])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch, error, exists):
@@ -544,6 +562,7 @@ def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch
     assert not exists or file.read_bytes() == b"what was there"
 
 
+@one_backend
 def test_save_replaces_a_file(trained, tmp_path):
     """An existing file is replaced; nothing is left beside it."""
     file = tmp_path / "m.keras"
@@ -553,6 +572,7 @@ def test_save_replaces_a_file(trained, tmp_path):
     assert Segmenter.load(str(file)).segment("thecatsat") == ["the", "cat", "sat"]
 
 
+@one_backend
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -608,6 +628,7 @@ def write_damaged(path, source):
     path.write_bytes(content)
 
 
+@one_backend
 @pytest.mark.parametrize(
     "write",
     [write_text, write_nothing, write_other_model, write_zip, write_half, write_damaged],
@@ -621,6 +642,7 @@ def test_files_that_hold_no_segmenter(write, folder, trained, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@one_backend
 def test_a_file_of_another_suffix(folder, trained, tmp_path):
     """Keras reads only `.keras` files, and the error says which file it was."""
     file = tmp_path / "model.bin"
@@ -629,6 +651,7 @@ def test_a_file_of_another_suffix(folder, trained, tmp_path):
         Segmenter.load(file)
 
 
+@one_backend
 @pytest.mark.parametrize("name", ["missing.keras", "."])
 def test_a_file_that_is_not_there(tmp_path, name):
     """A missing file, or a folder in its place, is a `FileNotFoundError` that names it."""
@@ -658,6 +681,7 @@ def test_a_file_of_another_backend(tmp_path, backend, elsewhere):
 # Wrong use.
 
 
+@one_backend
 @pytest.mark.parametrize(
     "use",
     [
@@ -677,6 +701,7 @@ def test_a_segmenter_without_a_model(use, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@one_backend
 @pytest.mark.parametrize(
     ("count", "validation"), [(0, 0.1), (1, 0.1), (1, 0.5), (3, 0.1), (10, 0.0), (10, 1.0)]
 )
@@ -686,6 +711,7 @@ def test_too_few_sentences(count, validation):
         Segmenter(width=8).fit(CORPUS[:count], validation=validation, verbose=0)
 
 
+@one_backend
 @pytest.mark.parametrize("validation", [-0.2, float("nan")])
 def test_a_share_out_of_range(validation):
     """A share for validation lies between 0 and 1."""
@@ -698,12 +724,22 @@ def test_a_share_out_of_range(validation):
         Segmenter(width=8).fit(CORPUS, validation=validation, callbacks=[stopping], verbose=0)
 
 
+@one_backend
+@pytest.mark.parametrize("learning_rate", [float("inf"), float("nan"), -1.0, 1e39])
+def test_a_learning_rate_that_cannot_be_meant(learning_rate):
+    """It is refused when the segmenter is made."""
+    with pytest.raises(ValueError, match="`learning_rate` should be a finite number"):
+        Segmenter(learning_rate=learning_rate)
+
+
+@one_backend
 def test_unknown_encoder():
     """The encoder is checked when the segmenter is made."""
     with pytest.raises(ValueError, match="`encoder` should be one of"):
         Segmenter("transformer")
 
 
+@one_backend
 def test_missing_files():
     """A missing corpus or validation file is an error that names it."""
     for files in ({"corpus": "missing.txt"}, {"corpus": CORPUS, "validation": "missing.txt"}):
@@ -711,6 +747,7 @@ def test_missing_files():
             Segmenter(width=8).fit(**files)
 
 
+@one_backend
 @pytest.mark.parametrize("corpus", [[], [[]], [["x" * (WINDOW + 1), "y" * (WINDOW + 1)]] * 3])
 def test_nothing_to_learn_from(corpus):
     """No sentence, or none that has a word that fits a window, is a `CorpusError`."""
@@ -718,6 +755,7 @@ def test_nothing_to_learn_from(corpus):
         Segmenter(width=8).fit(corpus, validation=VALIDATION, epochs=1, verbose=0)
 
 
+@one_backend
 @pytest.mark.parametrize("validation", [[], [[]]])
 def test_nothing_to_choose_the_best_epoch_by(validation):
     """Validation without a single word is a `CorpusError`."""
@@ -725,6 +763,7 @@ def test_nothing_to_choose_the_best_epoch_by(validation):
         train(validation=validation, crf=False, fit={"epochs": 1})
 
 
+@one_backend
 def test_sentences_that_are_strings():
     """Sentences that are not cut into words are an error before training, not after an epoch."""
     notes = Notes()
@@ -733,6 +772,7 @@ def test_sentences_that_are_strings():
     assert notes.model is None
 
 
+@one_backend
 def test_margin_covers_what_the_encoder_sees():
     """The named convolution sees 8 characters to either side: windows overlap by more."""
     assert MARGIN >= 8

@@ -3,10 +3,13 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finegrain.tagging.windows import MARGIN, WINDOW, split_blanks, stitch, windows
+
+pytestmark = pytest.mark.one_backend
 
 KEPT = WINDOW - 2 * MARGIN
 LENGTHS = st.one_of(
