@@ -799,8 +799,6 @@ def run_with(output, *arguments):
         patch.setattr(sys, "argv", ["finegrain", *map(str, arguments)])
         patch.setattr(sys, "stdout", output)
         patch.setattr(sys, "stderr", errors)
-        patch.setattr("finegrain_command.streams.give_up_output", lambda: None)
-        patch.setattr("finegrain_command.program.give_up_output", lambda: None)
         status = program.run()
     return status, errors.getvalue()
 
@@ -829,17 +827,6 @@ def test_the_shells_redirections(line, files, environment):
     assert error in result.stderr.decode()
     assert len(result.stderr.splitlines()) <= 1
     assert_nothing_written(files)
-
-
-@one_backend
-@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
-def test_segmenting_onto_a_full_disk(model, environment):
-    """The process says so and ends with status 2; Python adds nothing at its exit."""
-    line = f"echo abc | {shlex.join([*COMMAND, 'segment', str(model)])} > /dev/full"
-    result = subprocess.run(line, shell=True, capture_output=True, env=environment)
-    assert result.returncode == 2
-    errors = own(result.stderr).decode()
-    assert errors == "error: standard output cannot be written: No space left on device\n"
 
 
 @one_backend
