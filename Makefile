@@ -58,8 +58,9 @@ help:
 	@echo "make versions  ask a resolver whether constraints.txt holds on $(firstword $(PYTHONS)) to $(lastword $(PYTHONS))"
 	@echo "make clean   remove the environment and everything that was built"
 
+# A second demo takes the place of the first; in a folder of yours, ask for it by --force.
 demo: $(call stamp,demo-$(demo_backend))
-	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(ARGS)
+	KERAS_BACKEND=$(demo_backend) TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/finegrain demo $(or $(ARGS),--force)
 
 # What backends other than `one_backend` leave out, and how large the tier `real` is.
 test: others = not one_backend and not full

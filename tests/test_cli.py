@@ -1,9 +1,12 @@
-"""The `finegrain` command, as a process of its own where that matters."""
+"""The `finegrain` command: in this process, but where signals, pipes and exit codes matter."""
 
 import contextlib
+import io
 import os
 import random
 import re
+import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,17 +17,15 @@ import keras
 import pytest
 from typer.testing import CliRunner
 
-from finegrain import cli
-from finegrain.tagging import Segmenter
+from finegrain.monitoring.progress import TrainingProgress
+from finegrain.tagging import Segmenter, manual_corpus
+from finegrain.tagging.manual import ManualCorpus
 from finegrain.tagging.windows import WINDOW
+from finegrain_command import program
+from finegrain_command.program import app
 
 BACKEND = keras.backend.backend()
-SCRIPT = Path(sys.executable).with_name("finegrain")
-COMMAND = (
-    [str(SCRIPT)]
-    if SCRIPT.exists()
-    else [sys.executable, "-c", "from finegrain.cli import main; main()"]
-)
+COMMAND = [sys.executable, "-m", "finegrain_command"]
 PATIENCE = 300  # seconds until a process that does not answer is ended
 
 one_backend = pytest.mark.one_backend
@@ -40,6 +41,34 @@ def sentences(count, seed=0):
         if 9 <= len("".join(words)) <= 16:
             lines.append(" ".join(words))
     return "\n".join(lines) + "\n"
+
+
+def call(*arguments, stdin=None):
+    """Runs the command in this process, with these bytes as its standard input."""
+    with standard_input(stdin) if stdin is not None else contextlib.nullcontext():
+        return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@contextlib.contextmanager
+def standard_input(content):
+    """File number 0 reads these bytes."""
+    before = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+
+    def write():
+        with open(writing, "wb") as end:
+            end.write(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.join()
+        os.dup2(before, 0)
+        os.close(before)
 
 
 @pytest.fixture(scope="module")
@@ -112,22 +141,16 @@ def start(environment):
 
 
 @pytest.fixture(scope="module")
-def training(finegrain, tmp_path_factory):
+def training(tmp_path_factory):
     """A folder with the corpus and the model that `finegrain train` made of it, and its result."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "corpus.txt").write_text(sentences(160))
     (folder / "dev.txt").write_text(sentences(20, seed=1) + "a red cow\n")
-    result = finegrain(
+    result = call(
         "train",
         folder / "corpus.txt",
-        "--out",
-        folder / "model.keras",
-        "--validation",
-        folder / "dev.txt",
-        "--epochs",
-        "3",
-        "--learning-rate",
-        "0.01",
+        *("--out", folder / "model.keras", "--validation", folder / "dev.txt"),
+        *("--epochs", "3", "--learning-rate", "0.01"),
     )
     return folder, result
 
@@ -136,13 +159,8 @@ def training(finegrain, tmp_path_factory):
 def model(training):
     """The file of a trained model."""
     folder, result = training
-    assert result.returncode == 0, result.stderr.decode()
+    assert result.exit_code == 0, result.stderr
     return folder / "model.keras"
-
-
-def unwrapped(text):
-    """Text without the line breaks that a narrow console puts in."""
-    return re.sub(r"\s+", "", text.decode() if isinstance(text, bytes) else text)
 
 
 # The round trip, on every backend.
@@ -152,9 +170,9 @@ def unwrapped(text):
 def test_train(training):
     """Training prints a line an epoch, says where the model is, and leaves nothing else."""
     folder, result = training
-    errors = result.stderr.decode()
-    assert result.returncode == 0, errors
-    assert result.stdout == b""
+    errors = result.stderr
+    assert result.exit_code == 0, errors
+    assert result.stdout == ""
     epochs = re.findall(r"^model\.keras: epoch (\d+), loss \d+\.\d+, F1 [01]\.\d+$", errors, re.M)
     assert epochs == ["1", "2", "3"]
     assert "holds the best model" in errors
@@ -165,16 +183,15 @@ def test_train(training):
     ]
 
 
-@pytest.mark.full
-def test_train_segment_score(finegrain, model, training):
+def test_train_segment_score(model, training):
     """The model segments what it was trained on, and its score stands in a table."""
     folder, result = training
-    segmented = finegrain("segment", model, stdin=b"thecatsat\none big\xe3\x80\x80reddog\n")
-    assert (segmented.returncode, segmented.stderr) == (0, b"")
-    assert segmented.stdout.decode() == "the cat sat\none big red dog\n"
-    scored = finegrain("score", model, folder / "dev.txt")
-    assert (scored.returncode, scored.stderr) == (0, b"")
-    table = scored.stdout.decode()
+    segmented = call("segment", model, stdin=b"thecatsat\none big\xe3\x80\x80reddog\n")
+    assert (segmented.exit_code, segmented.stderr) == (0, "")
+    assert segmented.stdout == "the cat sat\none big red dog\n"
+    scored = call("score", model, folder / "dev.txt")
+    assert (scored.exit_code, scored.stderr) == (0, "")
+    table = scored.stdout
     words = len((folder / "dev.txt").read_text().split())
     numbers = re.search(
         rf"model\.keras\W+([\d.]+)\W+([\d.]+)\W+([\d.]+)\W+([\d.]+)\W+{words}\b", table
@@ -183,7 +200,7 @@ def test_train_segment_score(finegrain, model, training):
     assert f1 > 0.85
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-3)
     assert oov_recall in (0, 1)  # one word is new: cow
-    assert f"F1 {f1:.4f}" in " ".join(result.stderr.decode().split())
+    assert f"F1 {f1:.4f}" in " ".join(result.stderr.split())
 
 
 # Help.
@@ -193,7 +210,7 @@ def test_train_segment_score(finegrain, model, training):
 @pytest.mark.parametrize("command", ["demo", "train", "segment", "score"])
 def test_help(command):
     """Each command has a page that names what it takes."""
-    page = CliRunner().invoke(cli.app, [command, "--help"])
+    page = call(command, "--help")
     assert page.exit_code == 0
     expected = {
         "demo": ["--out", "--epochs", "--seed"],
@@ -215,7 +232,7 @@ def test_help_of_the_whole(finegrain):
     assert (page.returncode, page.stderr) == (0, b"")
     for command in ("demo", "train", "segment", "score"):
         assert re.search(rf"^\W*{command} ", page.stdout.decode(), re.M)
-    assert "train" in CliRunner().invoke(cli.app, []).output
+    assert "train" in call().output
 
 
 # Segmenting.
@@ -249,17 +266,17 @@ def without_blanks(line):
 
 @one_backend
 @pytest.mark.parametrize("ending", ["", "\n"])
-def test_segment_keeps_every_line(finegrain, model, tmp_path, ending):
+def test_segment_keeps_every_line(model, tmp_path, ending):
     """Line by line, output without blanks is input without blanks; newlines are as many."""
     # A last line without a newline comes from standard input, one with it from a file.
     text = "\n".join(odd_lines()) + ending
     if ending:
         (tmp_path / "text.txt").write_bytes(text.encode())
-        result = finegrain("segment", model, tmp_path / "text.txt")
+        result = call("segment", model, tmp_path / "text.txt")
     else:
-        result = finegrain("segment", model, stdin=text.encode())
-    assert (result.returncode, result.stderr) == (0, b"")
-    lines, expected = result.stdout.decode().split("\n"), text.split("\n")
+        result = call("segment", model, stdin=text.encode())
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines, expected = result.stdout_bytes.decode().split("\n"), text.split("\n")
     assert list(map(without_blanks, lines)) == list(map(without_blanks, expected))
     assert lines[0] == "the cat sat"
     assert lines[4] == "the cat sat"
@@ -272,23 +289,9 @@ def test_segment_keeps_every_line(finegrain, model, tmp_path, ending):
 def test_segment_of_almost_nothing(model, text, tmp_path):
     """Empty input gives empty output; what has no word keeps its newlines."""
     (tmp_path / "text.txt").write_bytes(text)
-    result = CliRunner().invoke(cli.app, ["segment", str(model), str(tmp_path / "text.txt")])
+    result = call("segment", model, tmp_path / "text.txt")
     assert result.exit_code == 0
     assert result.stdout_bytes == b"\n" * text.count(b"\n")
-
-
-@one_backend
-def test_segment_writes_as_it_goes(start, model):
-    """Each line is answered before the next one is written, and the input is closed."""
-    process = start("segment", model)
-    for line, answer in ((b"thecatsat\n", b"the cat sat\n"), (b"\n", b"\n"), (b" a\n", b"a\n")):
-        process.stdin.write(line)
-        process.stdin.flush()
-        assert process.stdout.readline() == answer
-    process.stdin.close()
-    assert process.stdout.read() == b""
-    assert own(process.stderr.read()) == b""
-    assert process.wait() == 0
 
 
 @one_backend
@@ -306,39 +309,39 @@ def test_segment_into_a_closed_pipe(start, model):
 
 
 @one_backend
-def test_ctrl_c_while_waiting_for_input(start, model):
-    """Ctrl-C ends the command with status 130, without a traceback."""
+def test_segment_writes_as_it_goes_until_ctrl_c(start, model):
+    """Each line is answered before the next one comes; Ctrl-C then is status 130, and no word."""
     process = start("segment", model)
-    process.stdin.write(b"thecatsat\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == b"the cat sat\n"
+    for line, answer in ((b"thecatsat\n", b"the cat sat\n"), (b"\n", b"\n"), (b" a\n", b"a\n")):
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert process.stdout.readline() == answer
     process.send_signal(signal.SIGINT)
-    errors = process.stderr.read()
+    assert process.stdout.read() == b""
+    assert own(process.stderr.read()) == b""
     assert process.wait() == 130
-    assert b"Traceback" not in errors
-    assert b"Fatal" not in errors
 
 
 # Ctrl-C in training.
 
 
-def assert_interrupted(process, folder):
+def assert_interrupted(status, errors, folder):
     """Status 130, a message, a model in the file and nothing else in the folder."""
-    errors = process.stderr.read().decode()
-    assert process.wait() == 130, errors
+    assert status == 130, errors
     assert "Traceback" not in errors
     assert "epoch 3" not in errors
     assert "Interrupted." in errors
-    message = unwrapped(errors)
-    assert unwrapped(f"{folder / 'model.keras'} holds the best model so far: F1") in message
+    assert f"{folder / 'model.keras'} holds the best model so far: F1" in errors
     assert [path.name for path in folder.iterdir()] == ["model.keras"]
     loaded = Segmenter.load(folder / "model.keras")
     assert "".join(loaded.segment("thecatsat")) == "thecatsat"
 
 
-def started_training(start, tmp_path):
-    """A training with many epochs ahead of it, of which the first has just ended."""
-    (tmp_path / "corpus.txt").write_text(sentences(1600))
+@one_backend
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ctrl_c_in_the_middle_of_an_epoch(start, tmp_path):
+    """Ctrl-C while the second epoch is computed leaves the best model so far, whole."""
+    (tmp_path / "corpus.txt").write_text(sentences(800))
     (tmp_path / "out").mkdir()
     process = start(
         "train",
@@ -348,27 +351,29 @@ def started_training(start, tmp_path):
     )
     first = next(line for line in process.stderr if own(line))
     assert first.startswith(b"model.keras: epoch 1, ")
-    return process
-
-
-@one_backend
-def test_ctrl_c_leaves_the_best_model(start, tmp_path):
-    """Ctrl-C between two epochs leaves the best model so far, whole."""
-    process = started_training(start, tmp_path)
-    process.send_signal(signal.SIGINT)
-    assert_interrupted(process, tmp_path / "out")
-
-
-@one_backend
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_ctrl_c_in_the_middle_of_an_epoch(start, tmp_path):
-    """Ctrl-C while the second epoch is computed does so as well."""
-    process = started_training(start, tmp_path)
     before = cpu_ticks(process.pid)
-    while cpu_ticks(process.pid) < before + 40:  # it has worked for 0.4 seconds
+    while cpu_ticks(process.pid) < before + 20:  # it has worked for 0.2 seconds
         os.sched_yield()
     process.send_signal(signal.SIGINT)
-    assert_interrupted(process, tmp_path / "out")
+    errors = process.stderr.read().decode()
+    assert_interrupted(process.wait(), errors, tmp_path / "out")
+
+
+@one_backend
+def test_ctrl_c_between_two_epochs(monkeypatch, tmp_path):
+    """Ctrl-C between two epochs does so as well."""
+    bar = TrainingProgress.bar
+
+    def with_ctrl_c(self, description):
+        drawn = bar(self, description)
+        drawn.on_epoch_begin = lambda epoch, logs: epoch and signal.raise_signal(signal.SIGINT)
+        return drawn
+
+    monkeypatch.setattr(TrainingProgress, "bar", with_ctrl_c)
+    (tmp_path / "corpus.txt").write_text(sentences(100))
+    (tmp_path / "out").mkdir()
+    result = call("train", tmp_path / "corpus.txt", "-o", tmp_path / "out" / "model.keras")
+    assert_interrupted(result.exit_code, result.stderr, tmp_path / "out")
 
 
 def cpu_ticks(pid):
@@ -379,22 +384,27 @@ def cpu_ticks(pid):
 
 @one_backend
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_ctrl_c_before_the_first_epoch(start, tmp_path):
+def test_ctrl_c_before_the_first_epoch(tmp_path):
     """Ctrl-C while the corpus is read ends with status 130, without a file or a traceback."""
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "corpus.txt")
-    out = tmp_path / "out" / "model.keras"
-    process = start("train", tmp_path / "corpus.txt", "--out", out)
-    with open(tmp_path / "corpus.txt", "wb") as corpus:  # opens when the command does
-        corpus.write(sentences(100).encode())
-        corpus.flush()
-        process.send_signal(signal.SIGINT)
-        errors = process.stderr.read()
-    assert process.wait() == 130
-    assert b"Traceback" not in errors
+
+    def write_and_interrupt():
+        with open(tmp_path / "corpus.txt", "wb") as corpus:  # opens when the command does
+            corpus.write(sentences(100).encode() * 100)  # more than waits in a pipe: it is read
+            corpus.flush()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    writer = threading.Thread(target=write_and_interrupt)
+    writer.start()
+    result = call("train", tmp_path / "corpus.txt", "--out", tmp_path / "out" / "model.keras")
+    writer.join()
+    assert result.exit_code == 130
+    assert "Traceback" not in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@one_backend
 def test_ctrl_c_in_the_first_epoch(monkeypatch, tmp_path):
     """Ctrl-C before any epoch has ended says that there is no model."""
 
@@ -403,8 +413,7 @@ def test_ctrl_c_in_the_first_epoch(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Segmenter, "fit", interrupted)
     (tmp_path / "corpus.txt").write_text(sentences(100))
-    arguments = ["train", str(tmp_path / "corpus.txt"), "-o", str(tmp_path / "m.keras")]
-    result = CliRunner().invoke(cli.app, arguments)
+    result = call("train", tmp_path / "corpus.txt", "-o", tmp_path / "m.keras")
     assert result.exit_code == 130
     assert "no model was written" in result.stderr
 
@@ -450,10 +459,13 @@ ERRORS = {
     "score missing.keras corpus.txt": "missing.keras",
     "score corpus.txt corpus.txt": "corpus.txt",
     "demo --out corpus.txt": "corpus.txt",
+    "train corpus.txt -o text.keras": "--force",
+    "train missing.txt -o text.keras": "--force",
 }
 USAGE = {
     "train corpus.txt -o model.h5": "should end in .keras",
     "train corpus.txt -o missing/m.keras": "no folder missing",
+    f"train corpus.txt -o {'x' * 300}.keras": "too long",
     "train corpus.txt": "--out",
     "train": "corpus",
     "train corpus.txt -o m.keras --unknown": "--unknown",
@@ -472,6 +484,11 @@ OUT_OF_RANGE = {
     "train corpus.txt -o m.keras --seed 4294967296": "--seed",
     "demo --out folder --seed -1": "--seed",
     "train corpus.txt -o m.keras --crf-learning-rate-multiplier inf": "multiplier",
+    "train corpus.txt -o m.keras --crf-learning-rate-multiplier 1e39": "multiplier",
+    "train corpus.txt -o m.keras --learning-rate inf": "--learning-rate",
+    "train corpus.txt -o m.keras --learning-rate nan": "--learning-rate",
+    "train corpus.txt -o m.keras --learning-rate -1": "--learning-rate",
+    "train corpus.txt -o m.keras --epochs 1000000000000": "--epochs",
 }
 
 
@@ -481,10 +498,11 @@ def assert_nothing_written(files):
     assert list((files / "folder").iterdir()) == []
 
 
+@one_backend
 @pytest.mark.parametrize("command", ERRORS)
 def test_errors(command, files):
     """What the user can mend is one line on standard error, with status 2."""
-    result = CliRunner().invoke(cli.app, command.split())
+    result = call(*command.split())
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -494,10 +512,11 @@ def test_errors(command, files):
     assert_nothing_written(files)
 
 
+@one_backend
 @pytest.mark.parametrize("command", USAGE)
 def test_usage_errors(command, files):
     """A wrong call is answered with its usage and one line of error, with status 2."""
-    result = CliRunner().invoke(cli.app, command.split())
+    result = call(*command.split())
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -506,10 +525,11 @@ def test_usage_errors(command, files):
     assert_nothing_written(files)
 
 
+@one_backend
 @pytest.mark.parametrize("command", OUT_OF_RANGE)
 def test_values_out_of_range(command, files):
     """Values out of range can be mended too."""
-    result = CliRunner().invoke(cli.app, command.split())
+    result = call(*command.split())
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     assert OUT_OF_RANGE[command] in result.stderr
@@ -519,7 +539,6 @@ def test_values_out_of_range(command, files):
 @pytest.mark.parametrize(
     "command",
     [
-        "train latin.txt -o m.keras",
         "segment text.keras corpus.txt",
         "train corpus.txt -o m.keras --encoder foo",
     ],
@@ -540,12 +559,12 @@ def test_errors_of_the_process(command, files, finegrain):
 
 
 @one_backend
-def test_text_that_is_not_utf_8(finegrain, model):
+def test_text_that_is_not_utf_8(model):
     """The lines before are segmented; the error names the line, with status 2."""
-    result = finegrain("segment", model, stdin=b"thecatsat\n\nthe caf\xe9\nadog\n")
-    assert result.returncode == 2
-    assert result.stdout == b"the cat sat\n\n"
-    (line,) = result.stderr.decode().splitlines()
+    result = call("segment", model, stdin=b"thecatsat\n\nthe caf\xe9\nadog\n")
+    assert result.exit_code == 2
+    assert result.stdout == "the cat sat\n\n"
+    (line,) = result.stderr.splitlines()
     assert line.startswith("error: line 3: expected UTF-8")
 
 
@@ -553,29 +572,128 @@ def test_text_that_is_not_utf_8(finegrain, model):
 def test_missing_text(model, tmp_path):
     """A text that is not there, or is a folder, is one line of error."""
     for text in (tmp_path / "missing.txt", tmp_path):
-        result = CliRunner().invoke(cli.app, ["segment", str(model), str(text)])
+        result = call("segment", model, text)
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")
         assert text.name in line
 
 
+@one_backend
+def test_a_model_is_replaced_only_by_force(training, tmp_path):
+    """What is there stays, and the error says how to replace it; with --force it is replaced."""
+    file = tmp_path / "m.keras"
+    file.write_bytes(b"another model")
+    arguments = ["train", training[0] / "corpus.txt", "-o", file, "--epochs", 1]
+    refused = call(*arguments)
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        f"error: {file} is there already. Cure: --force to replace it, or another name with --out\n"
+    )
+    assert file.read_bytes() == b"another model"
+    assert call(*arguments, "--force").exit_code == 0
+    assert "".join(Segmenter.load(file).segment("thecatsat")) == "thecatsat"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
+
+
+def limited_to(size):
+    """Files cannot grow beyond so many bytes, as where the disk is full."""
+
+    @contextlib.contextmanager
+    def limit():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit()
+
+
+@one_backend
+def test_a_model_that_cannot_be_written(training, tmp_path):
+    """A full disk under the model is one line of error, which names the file."""
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "m.keras"
+    with limited_to(100_000):
+        result = call("train", training[0] / "corpus.txt", "-o", file, "--epochs", 1)
+    assert result.exit_code == 2, result.exception
+    *_, line = result.stderr.splitlines()
+    assert line.startswith(f"error: {file} cannot be written: ")
+    assert "holds the best" not in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@one_backend
+def test_a_training_that_diverges(training, tmp_path):
+    """Where the loss is no longer a number there is no best model, and status 2."""
+    file = tmp_path / "m.keras"
+    corpus = training[0] / "corpus.txt"
+    result = call("train", corpus, "-o", file, "--epochs", 1, "--learning-rate", "1e30")
+    assert result.exit_code == 2, result.stderr
+    *_, line = result.stderr.splitlines()
+    assert line.startswith("error: The training diverged in epoch 1")
+    assert "No model was written" in line
+    assert "--learning-rate" in line
+    assert "holds the best" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@one_backend
+@pytest.mark.parametrize("size", [20_000, 10**11, 10**30])
+def test_batches_of_any_size(training, tmp_path, size):
+    """A batch larger than the corpus is the corpus, and costs no more."""
+    file = tmp_path / "m.keras"
+    corpus = training[0] / "corpus.txt"
+    result = call("train", corpus, "-o", file, "--epochs", 1, "--batch-size", size)
+    assert result.exit_code == 0, result.exception
+    assert file.exists()
+
+
 # What is printed can be copied.
 
 
-def test_commands_to_type_next_are_not_broken(training):
-    """The next commands stand whole in their line, however long the path of the model is."""
+def test_commands_to_type_next(training):
+    """What is printed to go on with works as it stands, however long the path of the model is."""
     folder, result = training
     assert len(str(folder)) > 30
-    assert f"finegrain score {folder / 'model.keras'} CORPUS" in result.stderr.decode()
+    *_, title, first, second = result.stderr.splitlines()
+    assert title == "Next:"
+    called = f"{shlex.quote(sys.executable)} -m finegrain_command "
+    text, _, command = first.strip().removeprefix("echo ").partition(" | ")
+    assert text.isalpha()
+    segmented = call(*shlex.split(command.removeprefix(called)), stdin=text.encode())
+    assert segmented.stdout.replace(" ", "") == text
+    assert second.strip() == f"{called}score {folder / 'model.keras'} {folder / 'dev.txt'}"
+    assert call(*shlex.split(second.strip().removeprefix(called))).exit_code == 0
 
 
+@one_backend
+def test_its_own_name(monkeypatch, tmp_path):
+    """The command is named so that a shell finds it: plain where it is on the path."""
+    script = tmp_path / "my folder" / "finegrain"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program._own_name() == shlex.quote(str(script))
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert program._own_name() == "finegrain"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py")])
+    assert program._own_name() == f"{shlex.quote(sys.executable)} -m finegrain_command"
+
+
+@one_backend
 def test_paths_with_brackets(monkeypatch, tmp_path):
     """A path is shown as it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Segmenter, "fit", lambda self, *_, **__: self)
     (tmp_path / "corpus.txt").write_text(sentences(10))
-    result = CliRunner().invoke(cli.app, ["train", "corpus.txt", "-o", "model[v2].keras"])
+    result = call("train", "corpus.txt", "-o", "model[v2].keras")
     assert result.exit_code == 0
     assert result.stderr.count("model[v2].keras") == 3
 
@@ -583,15 +701,23 @@ def test_paths_with_brackets(monkeypatch, tmp_path):
 # The demo.
 
 
+@pytest.fixture
+def small_manual(monkeypatch):
+    """The demo learns from a part of the manual."""
+    whole = manual_corpus()
+    part = ManualCorpus(whole.train[::20], whole.test[::10], whole.train_topics, whole.test_topics)
+    monkeypatch.setattr("finegrain.tagging.demo.manual_corpus", lambda seed: part)
+
+
 @one_backend
-@pytest.mark.slow
-def test_demo(finegrain, tmp_path):
+def test_demo(small_manual, tmp_path, monkeypatch):
     """A short demo tells of three taggers, shows both matrices, and leaves model and picture."""
     out = tmp_path / "out"
-    result = finegrain("demo", "--epochs", "1", "--out", out)
-    text = result.stdout.decode()
-    assert result.returncode == 0, result.stderr.decode()[-2000:]
-    assert result.stderr == b""
+    monkeypatch.setattr(sys, "argv", ["finegrain"])
+    result = call("demo", "--epochs", "1", "--out", out)
+    text = result.stdout
+    assert result.exit_code == 0, result.stderr[-2000:]
+    assert result.stderr == ""
     for name in ("softmax", "CRF × 1", "CRF × 100"):
         assert re.search(rf"^{name}: epoch 1, loss", text, re.M)
         assert re.search(rf"^\W*{name}\W+(0\.\d{{4}}\W+){{4}}[\d,]+\W+\d+\W*$", text, re.M)
@@ -607,3 +733,119 @@ def test_demo(finegrain, tmp_path):
     assert "".join(Segmenter.load(out / "segmenter.keras").segment("thisworks")) == "thisworks"
     assert (out / "transitions.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in out.iterdir()) == ["segmenter.keras", "transitions.png"]
+    again = call("demo", "--epochs", "1", "--out", out)
+    assert again.exit_code == 2
+    assert "segmenter.keras is there already. Cure: --force" in again.stderr
+
+
+@one_backend
+def test_demo_on_a_full_disk(small_manual, tmp_path):
+    """Where nothing can be written at its end the report is printed all the same."""
+    with limited_to(0):
+        result = call("demo", "--epochs", "1", "--out", tmp_path)
+    assert result.exit_code == 2
+    for heading in ("Words found", "Transition scores", "Observed:"):
+        assert heading in result.stdout
+    assert "Next:" not in result.stdout
+    assert f"{tmp_path / 'segmenter.keras'} cannot be written: " in " ".join(result.stdout.split())
+    *_, line = result.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'segmenter.keras'} cannot be written: ")
+    assert f"{tmp_path / 'transitions.png'} cannot be written: " in line
+    assert list(tmp_path.iterdir()) == []
+
+
+# Standard streams that are closed, or full.
+
+FULL = Path("/dev/full")
+
+
+@one_backend
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "demo", "score", "segment"])
+def test_a_full_disk_under_standard_output(arguments, model, training, small_manual, tmp_path):
+    """It is one line of error, with status 2."""
+    more = {
+        "demo": ["--epochs", 1, "--out", tmp_path],
+        "score": [model, training[0] / "dev.txt"],
+        "segment": [model, training[0] / "dev.txt"],
+    }
+    with contextlib.suppress(OSError), open(FULL, "w") as output:
+        status, errors = run_with(output, *arguments.split(), *more.get(arguments, []))
+    assert status == 2
+    assert errors == "error: standard output cannot be written: No space left on device\n"
+
+
+@one_backend
+def test_a_disk_that_is_full_at_the_end_of_the_demo(small_manual, tmp_path):
+    """The report goes to standard error, where standard output takes none of it."""
+
+    class Filled(io.StringIO):
+        def write(self, text):
+            if "Words found" in text:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    status, errors = run_with(Filled(), "demo", "--epochs", 1, "--out", tmp_path)
+    assert status == 2
+    for heading in ("Words found", "Transition scores", "Observed:", "Next:"):
+        assert heading in errors
+    assert errors.endswith("standard output cannot be written: No space left on device\n")
+    assert (tmp_path / "segmenter.keras").exists()
+
+
+def run_with(output, *arguments):
+    """Status and standard error of the command, run as a process does, with this output."""
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["finegrain", *map(str, arguments)])
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", errors)
+        status = program.run()
+    return status, errors.getvalue()
+
+
+SHELL = {
+    "--help >&-": (2, "standard output cannot be written"),
+    "--help > /dev/full": (2, "standard output cannot be written"),
+    "train --help > /dev/full": (2, "standard output cannot be written"),
+    "train missing.txt 2>&-": (2, ""),
+    "train missing.txt 2> /dev/full": (2, ""),
+    "--help <&-": (0, ""),
+    "train corpus.txt -o text.keras <&- >&-": (2, "--force"),
+}
+
+
+@one_backend
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", SHELL)
+def test_the_shells_redirections(line, files, environment):
+    """Streams that are closed or full are one line of error, if anybody can read it."""
+    status, error = SHELL[line]
+    command = f"{shlex.join(COMMAND)} {line}"
+    result = subprocess.run(command, shell=True, capture_output=True, env=environment)
+    assert result.returncode == status
+    assert b"Traceback" not in result.stderr
+    assert error in result.stderr.decode()
+    assert len(result.stderr.splitlines()) <= 1
+    assert_nothing_written(files)
+
+
+@one_backend
+def test_segmenting_without_standard_input(model):
+    """What cannot be read is one line of error."""
+    with standard_input(b""):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 0)
+        result = call("segment", model)
+    assert result.exit_code == 2
+    assert result.stderr == "error: standard input cannot be read: Bad file descriptor\n"
+
+
+@one_backend
+def test_the_installed_command(environment):
+    """The script that is installed calls the same, and so does the package."""
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    assert 'finegrain = "finegrain_command:main"' in project.read_text()
+    call_module = [sys.executable, "-m", "finegrain", "--help"]
+    page = subprocess.run(call_module, capture_output=True, env=environment)
+    assert page.returncode == 0
+    assert b"KERAS_BACKEND" in page.stdout

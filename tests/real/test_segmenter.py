@@ -83,5 +83,5 @@ def test_a_book_is_segmented_from_a_pipe(desk):
 @full_only
 @pytest.mark.parametrize("options", [["--encoder", "bilstm"], ["--softmax"]], ids=" ".join)
 def test_the_other_taggers_learn(desk, options):
-    train(desk, "other.keras", "--epochs", "1", *options)
+    train(desk, "other.keras", "--force", "--epochs", "1", *options)
     assert f1_of(desk, "other.keras") > 0.3

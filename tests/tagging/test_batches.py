@@ -71,11 +71,14 @@ def test_every_sentence_once_an_epoch(lengths, batch_size, seed):
     """Each sentence is in one batch, whole, with weight 1; what fills up has 0 and tags −1."""
     source = batches(lengths, batch_size, seed)
     for _ in range(2):
-        seen = Counter()
+        seen, rows_of, empty = Counter(), {}, 0
         for x, y, weights in epoch(source):
-            assert x.shape == (batch_size, x.shape[1], 3)
+            rows = rows_of.setdefault(x.shape[1], len(x))
+            assert rows <= batch_size
+            assert x.shape == (rows, x.shape[1], 3)
             assert y.shape == x.shape[:2]
-            assert weights.shape == (batch_size,)
+            assert weights.shape == (rows,)
+            empty += int((weights == 0).sum())
             assert set(weights) <= {0.0, 1.0}
             assert weights.any()
             for row, tags, weight in zip(x, y, weights, strict=True):
@@ -91,6 +94,8 @@ def test_every_sentence_once_an_epoch(lengths, batch_size, seed):
                 assert (tags[:length] == length % 4).all()
                 assert (tags[length:] == -1).all()
         assert seen == Counter(range(len(lengths)))
+        # Fewer empty rows than batches, whatever the size of a batch.
+        assert empty <= len(source) - len(rows_of)
         source.on_epoch_end()
 
 
@@ -101,6 +106,14 @@ def test_few_shapes():
     assert {shape[1] for shape in shapes} == set(source.lengths)
     assert {shape[0] for shape in shapes} == {4}
     assert len(shapes) == len(bucket_lengths(LENGTHS))
+
+
+@pytest.mark.parametrize("batch_size", [100, 20_000, 10**11, 10**30])
+def test_a_batch_is_no_larger_than_its_sentences(batch_size):
+    """Where all sentences of a length fit into one batch, they are the batch."""
+    source = batches(batch_size=batch_size)
+    assert len(source) == len(source.lengths)
+    assert sum(len(x) for x, _, _ in epoch(source)) == len(LENGTHS)
 
 
 def test_same_seed_and_epoch_same_order():
@@ -174,3 +187,77 @@ def test_fit_goes_through_every_sentence_in_every_epoch():
 def test_number_of_batches(count):
     """As few batches of a length as take its sentences."""
     assert len(batches([8] * count, batch_size=4)) == -(-count // 4)
+
+
+# Training over several lengths. On TensorFlow, Keras fixes for all batches what the first ones have
+# in common, so that the order of the lengths matters.
+
+SHORT, MIDDLE, LONG = [3, 5, 8, 2], [30, 28, 31, 26], [60, 57, 64, 59]
+MIXTURES = {
+    "one batch": [3],
+    "one length": SHORT,
+    "two batches": [3, 60],
+    "few long": [*SHORT * 3, 60],
+    "few short": [3, *LONG * 3],
+    "three lengths": [*SHORT, *MIDDLE, *LONG],
+    "two rare": [*SHORT * 3, 30, 60],
+}
+
+
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 9))
+def test_the_first_two_batches_differ_in_length(lengths, batch_size, seed):
+    """What they have in common holds for all batches, in each epoch."""
+    source = batches(lengths, batch_size, seed)
+    for _ in range(3):
+        first = {source[number][0].shape[1] for number in range(min(2, len(source)))}
+        assert len(first) == min(2, len(source.lengths))
+        source.on_epoch_end()
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model for texts of any length, of which nothing is compiled for each length."""
+    x = keras.Input((None, 3))
+    model = keras.Model(x, keras.layers.Dense(2)(x))
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        lambda y_true, y_pred: keras.ops.mean(y_pred, axis=(1, 2)),
+        run_eagerly=keras.backend.backend() == "jax",
+    )
+    return model
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("lengths", MIXTURES.values(), ids=MIXTURES)
+def test_fit_with_several_lengths(model, lengths, seed):
+    """`fit` takes each order of lengths, in training and validation, in all epochs."""
+    training, validation = recorded(lengths, seed), recorded(lengths, seed + 1)
+    keras.utils.set_random_seed(seed)  # of the order in which Keras takes the batches
+    model.fit(training, epochs=2, validation_data=validation, verbose=0)
+    assert_whole_epochs(training, 2)
+    assert_whole_epochs(validation, 2)
+
+
+def test_workers(model):
+    """Keras's own arguments are taken: threads that prepare batches give the same ones."""
+    source = recorded(MIXTURES["three lengths"], 0, workers=2, max_queue_size=1)
+    assert (source.workers, source.max_queue_size) == (2, 1)
+    model.fit(source, epochs=1, verbose=0)
+    assert_whole_epochs(source, 1)
+
+
+def assert_whole_epochs(source, epochs):
+    """So many epochs, or more, gave each sentence once; Keras looks at some batches beforehand."""
+    whole = [noted for noted in source.noted.values() if len(noted) == len(source)]
+    assert len(whole) >= epochs
+    count = sum(len(x) for x, _ in source.buckets)
+    for noted in whole:
+        sentences = [sentence for batch in noted.values() for sentence in batch]
+        assert sorted(sentences) == list(range(1, count + 1))
+
+
+def recorded(lengths, seed, **options):
+    """Batches that note what was taken from them."""
+    inputs = [np.full((n, 3), number + 1, "int32") for number, n in enumerate(lengths)]
+    tags = [np.zeros(n, "int32") for n in lengths]
+    return Recorded(inputs, tags, batch_size=2, seed=seed, **options)

@@ -200,6 +200,28 @@ def test_report_without_a_picture():
     assert "pip install matplotlib" in text
 
 
+def test_report_of_what_could_not_be_written():
+    """It stands in the place of the file's name, and nothing is said to go on with."""
+    whole = a_result(WORSE, BETTER, BETTER)
+    failures = {"model": "m.keras cannot be written: full", "picture": "t.png: full"}
+    text = report(DemoResult(whole.corpus, whole.runs, LABELS, None, None, failures))
+    for line in ("Words found", "Observed:", *failures.values()):
+        assert line in text
+    assert "Next:" not in text
+    assert "matplotlib" not in text
+
+
+def test_commands_to_type_next_are_as_a_shell_takes_them():
+    """The command is named as it was called; a path with a blank is quoted."""
+    whole = a_result(WORSE, BETTER, BETTER)
+    result = DemoResult(whole.corpus, whole.runs, LABELS, Path("my demo/m.keras"), None)
+    console = Console(file=io.StringIO(), width=80)
+    print_report(result, console, ".venv/bin/finegrain")
+    lines = console.file.getvalue().splitlines()
+    assert "  echo thisworksforanytext | .venv/bin/finegrain segment 'my demo/m.keras'" in lines
+    assert "  .venv/bin/finegrain train YOUR_CORPUS --out your.keras" in lines
+
+
 def test_commands_to_type_next_are_not_broken():
     """A long path stands whole in its line, fit to be copied."""
     result = a_result(WORSE, BETTER, BETTER)

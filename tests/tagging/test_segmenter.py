@@ -20,6 +20,7 @@ from finegrain.tagging.features import CharacterFeatures
 from finegrain.tagging.tagger import Tagger
 from finegrain.tagging.windows import MARGIN, WINDOW
 
+one_backend = pytest.mark.one_backend
 EPOCHS = 6
 WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by", "house"]
 
@@ -198,7 +199,7 @@ def test_a_batch_gives_what_each_text_gives_alone(trained):
     assert trained.segment_many(iter(texts * 2)) == alone * 2
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("blank", [" ", "\n", " \t ", "\r\n", "\u3000", "\x85\u2028"])
 def test_blanks_come_back_as_elements_of_their_own(trained, blank):
     """Blanks separate words, are no part of them, and are not seen by them."""
@@ -290,8 +291,14 @@ def test_same_seed_same_weights(trained):
     assert_same(values(train().model.weights), values(trained.model.weights))
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("moment", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("on_epoch_begin", marks=pytest.mark.full),
+        "on_train_batch_end",
+        pytest.param("on_epoch_end", marks=pytest.mark.full),
+    ],
+)
 def test_ctrl_c_leaves_the_best_epoch(moment, tmp_path):
     """Interrupted in the third epoch, the best weights so far are in the model and in the file."""
     calls = {
@@ -447,7 +454,7 @@ def test_constrained_training():
 # Keras warns that a mask is lost on the way. The segmenter needs it at the end only, and has it.
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore:Layer .* does not support masking:UserWarning")
-@pytest.mark.parametrize("kind", ["bilstm", "model"])
+@pytest.mark.parametrize("kind", ["bilstm", pytest.param("model", marks=one_backend)])
 def test_other_encoders(kind, tmp_path):
     """A recurrent encoder and a model of the user train, save and load."""
     encoder = {
@@ -546,7 +553,7 @@ def test_the_file_is_a_keras_model(folder, trained):
     assert isinstance(model.optimizer, fg.PerWeight)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("no")])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch, error, exists):
@@ -567,7 +574,7 @@ def test_a_failing_save_leaves_the_file_as_it_was(trained, tmp_path, monkeypatch
     assert not exists or file.read_bytes() == b"what was there"
 
 
-@pytest.mark.one_backend
+@one_backend
 def test_save_replaces_a_file(trained, tmp_path):
     """An existing file is replaced; nothing is left beside it."""
     file = tmp_path / "m.keras"
@@ -577,7 +584,7 @@ def test_save_replaces_a_file(trained, tmp_path):
     assert Segmenter.load(str(file)).segment("thecatsat") == ["the", "cat", "sat"]
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -633,7 +640,7 @@ def write_damaged(path, source):
     path.write_bytes(content)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize(
     "write",
     [write_text, write_nothing, write_other_model, write_zip, write_half, write_damaged],
@@ -647,7 +654,7 @@ def test_files_that_hold_no_segmenter(write, folder, trained, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.one_backend
+@one_backend
 def test_a_file_of_another_suffix(folder, trained, tmp_path):
     """Keras reads only `.keras` files, and the error says which file it was."""
     file = tmp_path / "model.bin"
@@ -656,7 +663,7 @@ def test_a_file_of_another_suffix(folder, trained, tmp_path):
         Segmenter.load(file)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("name", ["missing.keras", "."])
 def test_a_file_that_is_not_there(tmp_path, name):
     """A missing file, or a folder in its place, is a `FileNotFoundError` that names it."""
@@ -687,7 +694,7 @@ def test_a_file_of_another_backend(tmp_path, backend, elsewhere):
 # Wrong use.
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize(
     "use",
     [
@@ -707,7 +714,7 @@ def test_a_segmenter_without_a_model(use, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize(
     ("count", "validation"), [(0, 0.1), (1, 0.1), (1, 0.5), (3, 0.1), (10, 0.0), (10, 1.0)]
 )
@@ -717,7 +724,7 @@ def test_too_few_sentences(count, validation):
         Segmenter(width=8).fit(CORPUS[:count], validation=validation, verbose=0)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("validation", [-0.2, float("nan")])
 def test_a_share_out_of_range(validation):
     """A share for validation lies between 0 and 1."""
@@ -730,14 +737,22 @@ def test_a_share_out_of_range(validation):
         Segmenter(width=8).fit(CORPUS, validation=validation, callbacks=[stopping], verbose=0)
 
 
-@pytest.mark.one_backend
+@one_backend
+@pytest.mark.parametrize("learning_rate", [float("inf"), float("nan"), -1.0, 1e39])
+def test_a_learning_rate_that_cannot_be_meant(learning_rate):
+    """It is refused when the segmenter is made."""
+    with pytest.raises(ValueError, match="`learning_rate` should be a finite number"):
+        Segmenter(learning_rate=learning_rate)
+
+
+@one_backend
 def test_unknown_encoder():
     """The encoder is checked when the segmenter is made."""
     with pytest.raises(ValueError, match="`encoder` should be one of"):
         Segmenter("transformer")
 
 
-@pytest.mark.one_backend
+@one_backend
 def test_missing_files():
     """A missing corpus or validation file is an error that names it."""
     for files in ({"corpus": "missing.txt"}, {"corpus": CORPUS, "validation": "missing.txt"}):
@@ -745,7 +760,7 @@ def test_missing_files():
             Segmenter(width=8).fit(**files)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("corpus", [[], [[]], [["x" * (WINDOW + 1), "y" * (WINDOW + 1)]] * 3])
 def test_nothing_to_learn_from(corpus):
     """No sentence, or none that has a word that fits a window, is a `CorpusError`."""
@@ -753,7 +768,7 @@ def test_nothing_to_learn_from(corpus):
         Segmenter(width=8).fit(corpus, validation=VALIDATION, epochs=1, verbose=0)
 
 
-@pytest.mark.one_backend
+@one_backend
 @pytest.mark.parametrize("validation", [[], [[]]])
 def test_nothing_to_choose_the_best_epoch_by(validation):
     """Validation without a single word is a `CorpusError`."""
@@ -761,7 +776,7 @@ def test_nothing_to_choose_the_best_epoch_by(validation):
         train(validation=validation, crf=False, fit={"epochs": 1})
 
 
-@pytest.mark.one_backend
+@one_backend
 def test_sentences_that_are_strings():
     """Sentences that are not cut into words are an error before training, not after an epoch."""
     notes = Notes()
@@ -770,7 +785,7 @@ def test_sentences_that_are_strings():
     assert notes.model is None
 
 
-@pytest.mark.one_backend
+@one_backend
 def test_margin_covers_what_the_encoder_sees():
     """The named convolution sees 8 characters to either side: windows overlap by more."""
     assert MARGIN >= 8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finegrain.tagging.scoring import score
-from finegrain.tagging.training import Interruption, KeepBest
+from finegrain.tagging.training import Interruption, KeepBest, TrainingDivergedError
 
 GOLD = [["ab", "cd"], ["ef"]]
 # Segmentations of "abcd" and "ef", from the worst to the best.
@@ -93,6 +93,27 @@ def test_patience(patience, epochs):
     training = Training(script, patience=patience)
     training.fit()
     assert len(training.after) == epochs
+
+
+@pytest.mark.parametrize("what", ["loss", "weight"])
+def test_an_epoch_that_is_not_finite(what):
+    """It ends the training with an error, is not the best, and the best before it comes back."""
+    training = Training([SOME, ALL, ALL])
+
+    def spoil(epoch, logs):
+        if epoch == 1 and what == "loss":
+            logs["loss"] = float("inf")
+        elif epoch == 1:
+            training.model.weights[0].assign([[float("nan")]])
+
+    first = keras.callbacks.LambdaCallback(on_epoch_end=spoil)
+    noting = keras.callbacks.LambdaCallback(on_epoch_end=training.note)
+    x = np.ones((8, 1))
+    with pytest.raises(TrainingDivergedError, match=f"diverged in epoch 2: .*{what}"):
+        training.model.fit(x, x, epochs=3, callbacks=[first, training.keep_best, noting], verbose=0)
+    assert training.keep_best.best == score(GOLD, SOME)
+    assert training.keep_best.restore() is True
+    assert_same(weights_of(training.model), training.after[0])
 
 
 def test_logs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from types import TracebackType
 from typing import Any, Self
@@ -62,7 +63,8 @@ class TrainingProgress:
         self._progress.update(task, completed=done, epoch=math.ceil(done), note=note)
         if whole and not self.console.is_terminal:
             line = f"{description}: epoch {done:g}, {note}"
-            self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # such as a full disk: no reason to end a training
+                self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class _Bar(keras.callbacks.Callback):

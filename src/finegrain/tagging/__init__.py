@@ -12,6 +12,7 @@ from finegrain.tagging.manual import ManualCorpus, manual_corpus, manual_sentenc
 from finegrain.tagging.schemes import BMES, TagScheme
 from finegrain.tagging.scoring import SegmentationScore, score
 from finegrain.tagging.segmenter import Segmenter
+from finegrain.tagging.training import TrainingDivergedError
 
 __all__ = [
     "BIO",
@@ -23,6 +24,7 @@ __all__ = [
     "Segmenter",
     "Span",
     "TagScheme",
+    "TrainingDivergedError",
     "manual_corpus",
     "manual_sentences",
     "read_columns",

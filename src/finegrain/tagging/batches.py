@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,14 +39,16 @@ def bucket_lengths(lengths: Sequence[int], buckets: int = 3, multiple: int = 8) 
 class Batches(keras.utils.PyDataset):
     """Encoded sentences and tags for `fit`: (inputs, tags, weights), shuffled for each epoch.
 
-    Every batch is full: where sentences run out, empty rows of weight 0 take their place.
+    A length has as few batches as take its sentences, all of the same number of rows, which is the
+    least that suffices. Where sentences run out, empty rows of weight 0 take their place.
 
     Args:
         inputs: One (length, features) array a sentence.
         tags: One (length,) array a sentence; negative where it has no tag.
-        batch_size: Rows in each batch.
+        batch_size: Most rows in a batch.
         seed: Of the shuffling. The batches of an epoch depend on the seed and its number alone;
             Keras's `fit` shuffles their order once more, by its own seed.
+        **kwargs: Keras's own: `workers`, `use_multiprocessing`, `max_queue_size`.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class Batches(keras.utils.PyDataset):
         *,
         batch_size: int,
         seed: int,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -64,28 +68,33 @@ class Batches(keras.utils.PyDataset):
         self.lengths = bucket_lengths(lengths.tolist())
         bucket_of = np.searchsorted(self.lengths, lengths)
         self.buckets: list[tuple[np.ndarray, np.ndarray]] = []
+        self.rows: list[int] = []
         for index, length in enumerate(self.lengths):
-            rows = np.flatnonzero(bucket_of == index)
-            x = np.zeros((len(rows), length, inputs[0].shape[1]), "int32")
-            y = np.full((len(rows), length), -1, "int32")
-            for place, row in enumerate(rows.tolist()):
-                x[place, : lengths[row]] = inputs[row]
-                y[place, : lengths[row]] = tags[row]
+            members = np.flatnonzero(bucket_of == index)
+            x = np.zeros((len(members), length, inputs[0].shape[1]), "int32")
+            y = np.full((len(members), length), -1, "int32")
+            for place, member in enumerate(members.tolist()):
+                x[place, : lengths[member]] = inputs[member]
+                y[place, : lengths[member]] = tags[member]
             self.buckets.append((x, y))
+            batches = -(-len(x) // batch_size)
+            self.rows.append(-(-len(x) // batches))
         self._shuffle()
 
     def _shuffle(self) -> None:
         random = np.random.default_rng([self.seed, self.epoch])
         self.order = [
-            (index, rows)
-            for index, (x, _) in enumerate(self.buckets)
-            for rows in np.array_split(
-                random.permutation(len(x)),
-                np.arange(self.batch_size, len(x), self.batch_size),
-            )
-            if len(rows)
+            (index, members)
+            for index, ((x, _), rows) in enumerate(zip(self.buckets, self.rows, strict=True))
+            for members in np.array_split(random.permutation(len(x)), np.arange(rows, len(x), rows))
         ]
         random.shuffle(self.order)
+        # On TensorFlow Keras fixes for the whole training what the first two batches have in
+        # common (`PyDatasetAdapter.get_tf_dataset`). So their lengths differ, if any do.
+        other = (place for place, (index, _) in enumerate(self.order) if index != self.order[0][0])
+        place = next(other, 0)
+        if place:
+            self.order[1], self.order[place] = self.order[place], self.order[1]
 
     def on_epoch_end(self) -> None:
         """Shuffles for the next epoch."""
@@ -96,10 +105,10 @@ class Batches(keras.utils.PyDataset):
         return len(self.order)
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index, rows = self.order[batch]
-        x, y = (array[rows] for array in self.buckets[index])
-        missing = self.batch_size - len(rows)
-        weights = np.r_[np.ones(len(rows), "float32"), np.zeros(missing, "float32")]
+        index, members = self.order[batch]
+        x, y = (array[members] for array in self.buckets[index])
+        missing = self.rows[index] - len(members)
+        weights = np.r_[np.ones(len(members), "float32"), np.zeros(missing, "float32")]
         return (
             np.pad(x, ((0, missing), (0, 0), (0, 0))),
             np.pad(y, ((0, missing), (0, 0)), constant_values=-1),

@@ -10,8 +10,8 @@ corpus, encoder, initial weights, order of sentences and decoding, and differ in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -20,10 +20,12 @@ import numpy as np
 from rich.console import Console
 
 from finegrain.monitoring.progress import TrainingProgress
+from finegrain.tagging.files import whole_file
 from finegrain.tagging.manual import ManualCorpus, manual_corpus
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scoring import SegmentationScore, score
 from finegrain.tagging.segmenter import Segmenter
+from finegrain.tagging.training import Interruption
 
 HIGH_MULTIPLIER = 100.0
 
@@ -51,13 +53,23 @@ class Run:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """All runs, the corpus, and the files that were written."""
+    """All runs, the corpus, and the files that were written.
+
+    Attributes:
+        corpus: What the taggers learned from and were scored on.
+        runs: The taggers.
+        labels: The tags.
+        model_file: The best tagger's file, or None where it could not be written.
+        picture_file: The picture, or None where it could not be drawn or written.
+        failures: Why "model" or "picture" could not be written.
+    """
 
     corpus: ManualCorpus
     runs: list[Run]
     labels: Sequence[str]
-    model_file: Path
+    model_file: Path | None
     picture_file: Path | None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Run:
@@ -88,21 +100,39 @@ def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> 
         f"CRF × {HIGH_MULTIPLIER:g}": {"crf_learning_rate_multiplier": HIGH_MULTIPLIER},
     }
     runs = []
-    with TrainingProgress(console) as progress:
+    with TrainingProgress(console) as progress, Interruption() as interruption:
         bars = {name: progress.bar(name) for name in settings}
         for name, options in settings.items():
             started = perf_counter()
             segmenter = Segmenter("cnn", seed=seed, **options)
             # No epoch is chosen by the test topics: a share of the training sentences chooses.
             segmenter.fit(
-                corpus.train, epochs=epochs, patience=epochs, callbacks=[bars[name]], verbose=0
+                corpus.train,
+                epochs=epochs,
+                patience=epochs,
+                callbacks=[bars[name], interruption],
+                verbose=0,
             )
             runs.append(_run(name, segmenter, corpus, perf_counter() - started))
-    model_file = out / "segmenter.keras"
-    max(runs, key=lambda run: run.score.f1).segmenter.save(model_file)
     labels = BMES().labels
-    picture_file = _picture(out / "transitions.png", runs, labels)
-    return DemoResult(corpus, runs, labels, model_file, picture_file)
+    failures: dict[str, str] = {}
+
+    def written(what: str, path: Path, write: Callable[[Path], Path | None]) -> Path | None:
+        try:
+            return write(path)
+        except OSError as error:  # such as a full disk: what came out is told all the same
+            failures[what] = f"{path} cannot be written: {error.strerror or error}"
+            return None
+
+    def save(path: Path) -> Path:
+        max(runs, key=lambda run: run.score.f1).segmenter.save(path)
+        return path
+
+    model_file = written("model", out / "segmenter.keras", save)
+    picture_file = written(
+        "picture", out / "transitions.png", lambda path: _picture(path, runs, labels)
+    )
+    return DemoResult(corpus, runs, labels, model_file, picture_file, failures)
 
 
 def _run(name: str, segmenter: Segmenter, corpus: ManualCorpus, seconds: float) -> Run:
@@ -151,5 +181,6 @@ def _picture(path: Path, runs: Sequence[Run], labels: Sequence[str]) -> Path | N
         return None
     drawn = {run.name: run.transitions for run in runs if run.transitions is not None}
     figure = matrices(drawn, labels, labels, title="Transition scores, from row to column")
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
     return path

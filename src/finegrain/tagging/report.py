@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -51,8 +52,14 @@ def transition_table(name: str, transitions: np.ndarray, labels: Sequence[str]) 
     return table
 
 
-def print_report(result: DemoResult, console: Console) -> None:
-    """Prints all that came of the demo."""
+def print_report(result: DemoResult, console: Console, command: str = "finegrain") -> None:
+    """Prints all that came of the demo.
+
+    Args:
+        result: What came of it.
+        console: Where to print.
+        command: How `finegrain` is called, in the lines to type next.
+    """
     scores = {run.name: run.score for run in result.runs}
     seconds = {run.name: run.seconds for run in result.runs}
     console.print()
@@ -70,17 +77,20 @@ def print_report(result: DemoResult, console: Console) -> None:
     for line in observations(result):
         console.print(f"• {line}", highlight=False)
     console.print()
-    model = result.model_file
-    lines = [f"Model of the best tagger ({result.best.name}): {model}"]
-    if result.picture_file is None:
-        lines.append("No picture: matplotlib is missing (pip install matplotlib).")
-    else:
+    lines = list(result.failures.values())
+    if result.model_file is not None:
+        lines.append(f"Model of the best tagger ({result.best.name}): {result.model_file}")
+    if result.picture_file is not None:
         lines.append(f"Picture of the transitions: {result.picture_file}")
+    elif "picture" not in result.failures:
+        lines.append("No picture: matplotlib is missing (pip install matplotlib).")
+    if result.model_file is not None:
+        model = shlex.quote(str(result.model_file))
+        lines += ["Next:", f"  echo thisworksforanytext | {command} segment {model}"]
     lines += [
-        "Next:",
-        f"  echo thisworksforanytext | finegrain segment {model}",
-        "  finegrain train YOUR_CORPUS --out your.keras",
-        "  finegrain score your.keras OTHER_CORPUS",
+        "With a corpus of your own, a sentence a line and blanks between the words:",
+        f"  {command} train YOUR_CORPUS --out your.keras",
+        f"  {command} score your.keras OTHER_CORPUS",
     ]
     for line in lines:
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

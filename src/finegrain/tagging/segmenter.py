@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from finegrain.tagging.batches import Batches
 from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.encoders import Encoder, get_encoder
 from finegrain.tagging.features import CharacterFeatures
+from finegrain.tagging.files import whole_file
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scoring import SegmentationScore, score
 from finegrain.tagging.tagger import Tagger
@@ -54,7 +53,8 @@ class Segmenter:
             the sentences.
 
     Raises:
-        ValueError: for an unknown encoder, or a multiplier that is negative or not finite.
+        ValueError: for an unknown encoder, or a multiplier or learning rate that is negative or not
+            finite.
 
     Example:
     >>> import finegrain as fg
@@ -89,7 +89,7 @@ class Segmenter:
         )
         self.constrain_training = constrain_training
         self.dropout = dropout
-        self.learning_rate = learning_rate
+        self.learning_rate = checked_number("learning_rate", learning_rate)
         self.seed = seed
         self.scheme = BMES()
         self.validation_score: SegmentationScore | None = None
@@ -138,7 +138,7 @@ class Segmenter:
                 corpus that is held out for it.
             epochs: Most passes over the corpus. By default as many as make about 800 steps, at
                 least 3 and at most 30.
-            batch_size: Sentences a step.
+            batch_size: Most sentences a step.
             patience: Epochs without a better F1 after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
             callbacks: Further Keras callbacks.
@@ -150,7 +150,9 @@ class Segmenter:
         Raises:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
             ValueError: if `save_to` is not a `.keras` file in an existing folder.
-            KeyboardInterrupt: on Ctrl-C, after the best weights so far are back in place.
+            TrainingDivergedError: if the loss or a weight is no longer finite after an epoch.
+            KeyboardInterrupt: on Ctrl-C. As after any error in training, the best weights so far
+                are back in place.
             NotImplementedError: on a backend of Keras that does not train.
         """
         if keras.backend.backend() in WITHOUT_GRADIENTS:
@@ -249,11 +251,8 @@ class Segmenter:
         Raises:
             ValueError: if the name does not end in `.keras`.
         """
-        path = _checked_path(path)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-            temporary = Path(folder) / "model.keras"
+        with whole_file(_checked_path(path)) as temporary:
             self.model.save(temporary)
-            os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmenter:
@@ -276,8 +275,8 @@ class Segmenter:
         try:
             model = keras.models.load_model(path, safe_mode=True)
             segmenter._set_model(model)
-        except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # a damaged file can make anything fail
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 "A segmenter's file is what `Segmenter.save` or `finegrain train` wrote. "
                 f"Received: {path}, which cannot be read as one ({reason})"

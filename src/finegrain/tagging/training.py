@@ -14,11 +14,16 @@ from keras import ops
 from finegrain.tagging.scoring import SegmentationScore, score
 
 
+class TrainingDivergedError(ArithmeticError):
+    """The loss or a weight is no longer finite: the training cannot lead anywhere."""
+
+
 class KeepBest(keras.callbacks.Callback):
     """Scores each epoch on validation sentences, keeps the best weights, stops when it is time.
 
     Adds `val_precision`, `val_recall` and `val_f1` to the logs. However training ends, Ctrl-C
-    included, `restore` brings the best weights back.
+    included, `restore` brings the best weights back. An epoch whose loss or weights are not finite
+    is never the best, and the last.
 
     Args:
         sentences: Validation sentences as lists of words.
@@ -46,7 +51,19 @@ class KeepBest(keras.callbacks.Callback):
         self._weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Scores the epoch."""
+        """Scores the epoch.
+
+        Raises:
+            TrainingDivergedError: if its loss or a weight is not finite.
+        """
+        # Copies: on torch the arrays would share memory with weights that go on learning.
+        weights = [np.array(ops.convert_to_numpy(weight.value)) for weight in self.model.weights]
+        loss = float((logs or {}).get("loss", 0.0))
+        if not np.isfinite(loss) or not all(np.isfinite(weight).all() for weight in weights):
+            raise TrainingDivergedError(
+                f"The training diverged in epoch {epoch + 1}: "
+                + (f"its loss is {loss}." if not np.isfinite(loss) else "a weight is not finite.")
+            )
         predicted = self.segment_many(["".join(words) for words in self.sentences])
         result = score(self.sentences, predicted)
         if logs is not None:
@@ -55,10 +72,7 @@ class KeepBest(keras.callbacks.Callback):
             logs["val_f1"] = result.f1
         if self.best is None or result.f1 > self.best.f1:
             self.best, self.best_epoch = result, epoch
-            # Copies: on torch the arrays would share memory with weights that go on learning.
-            self._weights = [
-                np.array(ops.convert_to_numpy(weight.value)) for weight in self.model.weights
-            ]
+            self._weights = weights
             self.best_is_kept = False
             self.on_better()
             self.best_is_kept = True

@@ -1,0 +1,25 @@
+"""The `finegrain` command: demo, train, segment, score.
+
+It stands beside the package `finegrain`, not in it. Whatever is imported from there imports all of
+it, and with it Keras and a backend, since Keras finds the classes of a saved file only where they
+have been registered: `import finegrain` has to be enough for `keras.models.load_model`. A command
+cannot wait for that. Its help and its answer to a wrong call come at once, with any backend or
+none, and before Keras is imported it has to settle which backend that is.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command and ends the process with its status; on Ctrl-C with 130."""
+    try:
+        from finegrain_command.program import run
+
+        status = run()
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,211 @@
+"""What the command takes: its four commands, their arguments and their help."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finegrain_command.backend import ends_at_once, load_commands
+from finegrain_command.streams import (
+    UserError,
+    give_up_output,
+    in_one_line,
+    open_closed_streams,
+    plain_errors,
+    say,
+)
+
+BACKEND_HELP = (
+    "Keras's backend is what KERAS_BACKEND names: jax, torch or tensorflow. Where it is not set, "
+    "what keras.json names in ~/.keras, or else the first of the three that is installed."
+)
+
+app = typer.Typer(
+    help="Word segmentation with a CRF whose transitions learn at a rate of their own.",
+    epilog=BACKEND_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's boxes cut long options off
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _model_file(path: Path) -> Path:
+    if path.suffix != ".keras":
+        raise typer.BadParameter(f"the name should end in .keras, received {path}")
+    try:
+        folder = path.absolute().parent
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder: name a file in it")
+        if not folder.is_dir():
+            raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} into")
+    except OSError as error:  # such as a name that is too long
+        raise typer.BadParameter(in_one_line(error)) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"nothing can be written into the folder {path.parent}")
+    return path
+
+
+def _finite(value: float) -> float:
+    if not value < float("inf"):  # nor NaN
+        raise typer.BadParameter(f"expected a finite number, received {value}")
+    return value
+
+
+class EncoderName(StrEnum):
+    """The encoders that have a name."""
+
+    cnn = "cnn"
+    bilstm = "bilstm"
+
+
+ModelFile = Annotated[Path, typer.Argument(help="A .keras file that `finegrain train` made.")]
+SegmentedFile = Annotated[
+    Path, typer.Argument(help="UTF-8 text, a sentence a line, words separated by blanks.")
+]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**32 - 1, help="Of weights, order, held-out sentences."),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
+# Far beyond use, and what Keras can count.
+MOST = 1_000_000
+
+
+@app.command(epilog=BACKEND_HELP)
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model and picture.")] = Path(
+        "demo"
+    ),
+    epochs: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Passes over the training sentences.")
+    ] = 6,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train three taggers on Python's own manual, its blanks removed, and compare them."""
+    with plain_errors():
+        _refuse_to_replace([out / "segmenter.keras", out / "transitions.png"], force)
+        commands = load_commands()
+        out.mkdir(parents=True, exist_ok=True)
+        commands.demo(out, epochs=epochs, seed=seed, command=_own_name())
+
+
+@app.command(epilog=BACKEND_HELP)
+def train(
+    corpus: SegmentedFile,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The .keras file to write.", callback=_model_file),
+    ],
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Corpus to choose the best epoch by. Default: 5 % of CORPUS."),
+    ] = None,
+    encoder: Annotated[EncoderName, typer.Option(help="What reads the text.")] = EncoderName.cnn,
+    crf: Annotated[
+        bool, typer.Option("--crf/--softmax", help="Whether neighbouring tags depend on each other")
+    ] = True,
+    crf_learning_rate_multiplier: Annotated[
+        float,
+        typer.Option(
+            min=0.0, callback=_finite, help="The transitions learn at learning rate × this."
+        ),
+    ] = 100.0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST, help="Most passes over the corpus. Default: about 800 steps."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most sentences a step.")] = 16,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, callback=_finite, help="Peak learning rate.")
+    ] = 2e-3,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a segmenter on a corpus; Ctrl-C keeps the best epoch so far."""
+    with plain_errors():
+        _refuse_to_replace([out], force)
+        load_commands().train(
+            corpus,
+            out,
+            validation=validation,
+            encoder=encoder.value,
+            crf=crf,
+            crf_learning_rate_multiplier=crf_learning_rate_multiplier,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            command=_own_name(),
+        )
+
+
+@app.command(epilog=BACKEND_HELP)
+def segment(
+    model: ModelFile,
+    file: Annotated[
+        Path | None, typer.Argument(help="UTF-8 text. Default: standard input.")
+    ] = None,
+) -> None:
+    """Put blanks between the words of a text, line by line."""
+    with plain_errors(), ends_at_once():
+        load_commands().segment(model, file)
+
+
+@app.command(epilog=BACKEND_HELP)
+def score(model: ModelFile, corpus: SegmentedFile) -> None:
+    """Compare the segmenter's words with those of a corpus, as the SIGHAN bakeoffs did."""
+    with plain_errors(), ends_at_once():
+        load_commands().score(model, corpus)
+
+
+def run() -> int:
+    """Runs the command on the arguments of the process; its exit status."""
+    open_closed_streams()
+    status: int | str | None = 0
+    try:
+        try:
+            app()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough.
+        give_up_output()
+        status = 1
+    except OSError as error:
+        give_up_output()
+        say(f"error: standard output cannot be written: {in_one_line(error)}")
+        status = 2
+    return status if isinstance(status, int) else 0
+
+
+def _refuse_to_replace(files: Sequence[Path], force: bool) -> None:
+    for file in files:
+        if os.path.lexists(file) and not force:
+            raise UserError(
+                f"{file} is there already. Cure: --force to replace it, or another name with --out"
+            )
+
+
+def _own_name() -> str:
+    """How the command is called here, for the lines that somebody will paste."""
+    called = Path(sys.argv[0])
+    if called.name != "finegrain":
+        return f"{shlex.quote(sys.executable)} -m finegrain_command"
+    found = shutil.which("finegrain")
+    if found and called.exists() and os.path.samefile(found, called):
+        return "finegrain"
+    return shlex.quote(str(called))
