@@ -47,7 +47,9 @@ def chosen(asked: str | None, configured: str | None, installed: Sequence[str]) 
             "Keras needs a backend, and none is installed. Cure: pip install jax (or torch, or "
             "tensorflow); KERAS_BACKEND chooses among several"
         )
-    return asked or (configured if configured in installed else installed[0])
+    if asked:
+        return asked
+    return configured if configured is not None and configured in installed else installed[0]
 
 
 def settle_backend() -> None:

@@ -69,7 +69,8 @@ def _call_if_on_torch(condition: Tensor, function: Any, tensors: Sequence[Tensor
     if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return False
     # A compiled step is interrupted for it: what comes back from the host cannot be traced.
-    torch.compiler.disable(_call_now)(condition, function, tensors)
+    uncompiled: Any = torch.compiler.disable(_call_now)
+    uncompiled(condition, function, tensors)
     return True
 
 

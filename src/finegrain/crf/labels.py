@@ -88,7 +88,7 @@ def allowed_sequences(tags: Any, constraints: Any, mask: Any = None) -> np.ndarr
     places = _forbidden(
         labels, valid, tables.allowed, tables.allowed_start, tables.allowed_end, None
     )
-    return ~places.anywhere.any(axis=1)
+    return np.logical_not(np.any(places.anywhere, axis=1))
 
 
 def explain(

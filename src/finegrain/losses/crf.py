@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -158,13 +159,10 @@ def as_tags(y_true: Tensor) -> Tensor:
     return tags[:, :, 0] if len(tags.shape) == 3 and tags.shape[2] == 1 else tags
 
 
-def _refuse(*arrays: np.ndarray) -> None:
-    message = explain(*arrays)
+def _refuse(*arrays: Any, outside_only: bool = False) -> None:
+    message = explain(*arrays, outside_only=outside_only)
     if message is not None:
         raise ValueError(message)
 
 
-def _refuse_outside(*arrays: np.ndarray) -> None:
-    message = explain(*arrays, outside_only=True)
-    if message is not None:
-        raise ValueError(message)
+_refuse_outside = partial(_refuse, outside_only=True)

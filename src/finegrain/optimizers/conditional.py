@@ -96,8 +96,9 @@ def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
     weight = weights[0]
     value = weight.value if isinstance(weight, keras.Variable) else weight
     strategy = getattr(value, "distribute_strategy", None)
-    inside = strategy is None or strategy is tf.distribute.get_strategy()
-    return nullcontext() if inside else strategy.scope()
+    if strategy is None or strategy is tf.distribute.get_strategy():
+        return nullcontext()
+    return strategy.scope()
 
 
 def is_traced(value: Any) -> bool:
