@@ -81,7 +81,7 @@ EXAMPLES = {
 
 # Every page and every example on one backend, other examples on each of the others; at full size
 # the tier `real` runs the README on all of them.
-SELECTED = list(EXAMPLES)[["tensorflow", "jax", "torch"].index(BACKEND) :: 3]
+SELECTED = list(EXAMPLES)[["tensorflow", "jax", "torch"].index(BACKEND) :: 6]
 
 
 @pytest.mark.full

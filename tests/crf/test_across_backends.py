@@ -69,6 +69,7 @@ def test_model_of_another_backend(other, tmp_path, elsewhere):
     np.testing.assert_array_equal(ops.convert_to_numpy(decode(potentials)), results["tags"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("other", BACKENDS)
 def test_training_goes_on_from_another_backend(other, tmp_path, elsewhere):
     """A model of two outputs, its optimizer and metrics: the next epoch is the same here."""

@@ -279,6 +279,7 @@ def test_large_scores(num_tags):
         compare(parts, tags, mask)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("forbidden", [-np.inf, -1e4])
 def test_forbidden_transitions(forbidden):
     """A third of the transitions and a start forbidden, by −inf or a large number."""
@@ -304,6 +305,7 @@ def test_one_position_far_ahead():
     assert compare(parts, random.integers(0, 4, (2, 24)))
 
 
+@pytest.mark.full
 def test_thousands_of_positions():
     """4096 positions of ordinary scores in float32, with gradients near those of float64."""
     random = drawn.generator(7)

@@ -31,6 +31,7 @@ def test_all_scores_zero():
     np.testing.assert_allclose(numpy(chain.log_prob(tags)), -expected, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_one_tag():
     """With one tag there is one sequence: probability 1, and all scores in the log-partition."""
     emissions, transitions, start, end = normal(2, 5, 1), normal(1, 1), normal(1), normal(1)
@@ -42,6 +43,7 @@ def test_one_tag():
     np.testing.assert_array_equal(numpy(chain.mode()[0]), tags)
 
 
+@pytest.mark.full
 def test_one_position():
     """A single position is a softmax over emission + start + end; transitions play no part."""
     emissions, start, end = normal(2, 1, 3), normal(3), normal(3)
@@ -62,6 +64,7 @@ def test_independent_positions():
     np.testing.assert_array_equal(numpy(chain.mode()[0]), emissions.argmax(2))
 
 
+@pytest.mark.full
 def test_disconnected_chains():
     """Two pairs of tags that never meet: the sum of two chains, 300 nats apart and still seen."""
     transitions = np.full((4, 4), -np.inf, "float32")
@@ -141,6 +144,7 @@ def test_shift_of_emissions_changes_nothing():
     np.testing.assert_array_equal(log_prob, shifted)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
     """Half-precision scores are widened first: values and gradient as of the widened scores."""

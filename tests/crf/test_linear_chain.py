@@ -107,6 +107,7 @@ def test_mode(dtype, case):
         assert oracle.score(found) == oracle.best_score() == score_found
 
 
+@pytest.mark.full
 @either_dtype
 @few
 @given(case=cases(possible_tags=True))

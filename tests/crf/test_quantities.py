@@ -166,6 +166,7 @@ def test_pairwise_marginals(dtype, case):
     np.testing.assert_array_equal(found[forbidden], 0)
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())
@@ -309,6 +310,7 @@ def test_gradients(dtype, name, data):
         np.testing.assert_array_equal(found[part][unused], 0, err_msg=f"forbidden {part}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
     """Half-precision scores are widened first: each quantity is that of the widened scores."""
@@ -331,6 +333,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     np.testing.assert_array_equal(numpy(half.sample(4, seed=1)), numpy(wide.sample(4, seed=1)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mask", [None, np.ones((0, 3), bool)])
 def test_empty_batch(mask):
     """No examples, no results, no errors."""

@@ -7,6 +7,7 @@ from keras import ops
 
 import drawn
 import finegrain as fg
+from covering import covering
 from gradients.contract import TRANSFORMS, Momentum, array, as_variables
 
 
@@ -226,8 +227,10 @@ def lookups(*, one_hot):
     return model
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("shared", [{}, {"global_clipnorm": 1.0, "gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize(
+    ("shared", "jit"),
+    covering([{}, {"global_clipnorm": 1.0, "gradient_accumulation_steps": 2}], [False, True]),
+)
 def test_embeddings(shared, jit, backend):
     """Sparse gradients, as embeddings have on TensorFlow, are changed as dense ones are."""
     if backend == "torch" and jit:

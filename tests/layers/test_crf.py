@@ -81,6 +81,7 @@ def test_initializers():
     assert not bias.any() and not start.any() and not end.any()  # noqa: PT018
 
 
+@pytest.mark.full
 def test_without_transitions_it_is_a_softmax():
     """Then the loss is the sum of Keras's own cross-entropies of the positions."""
     layer = built(4, features=6, use_transitions=False, use_boundaries=False)
@@ -209,6 +210,7 @@ def test_constrained_training():
     assert all(np.isfinite(weight).all() for weight in layer.get_weights())
 
 
+@pytest.mark.full
 def test_chain_of_the_layer():
     """The layer's output is a LinearChain, with probabilities that sum to one."""
     layer = built(2, features=3)

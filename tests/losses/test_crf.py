@@ -272,6 +272,7 @@ def test_sample_weight_in_fit():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.full
 def test_one_of_two_outputs():
     """Beside another output with a loss of its own, with weights between the two."""
     tokens, tags = task(16)
@@ -314,6 +315,7 @@ def sequential():
     return keras.Sequential([embedding, CRF(TAGS, name="crf")])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("make", [Subclassed, sequential])
 def test_other_kinds_of_models(make, tmp_path):
     """Subclassed and Sequential models hand the mask on, train, save and load."""
@@ -327,6 +329,7 @@ def test_other_kinds_of_models(make, tmp_path):
     np.testing.assert_allclose(again.predict(tokens, verbose=0), predicted, atol=1e-5)
 
 
+@pytest.mark.full
 def test_batches_of_several_lengths():
     """Each batch may have a length of its own."""
 

@@ -151,6 +151,7 @@ def test_shapes_refused():
         )
 
 
+@pytest.mark.full
 def test_in_a_model_and_through_a_file(tmp_path):
     """Fitted and evaluated in batches of an uneven number, saved and loaded."""
     scheme = SCHEMES["BIOES"]

@@ -52,8 +52,8 @@ RUNS = {
 
 
 SELECTED = {
-    "data_parallel": ["adax", "adam_nan"],
-    "model_parallel": ["adam", "step_size"],
+    "data_parallel": ["adam_nan"],
+    "model_parallel": ["adax"],
     "processes": ["sgd_clipped"],
     "distributed_data_parallel": distributed.CASES,
     "mirrored": ["adax", "adam_nan"],

@@ -70,12 +70,17 @@ MEMBERS = [
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
 # What the selection has without a compiler: JAX compiles each operation alone, which takes longer
 # than all together. PyTorch has but one way here.
-SHORT = ["dense", "batch normalization", "nested"]
+SHORT = ["dense", "batch normalization"]
+COMPILED = ["batch normalization", "lstm", "shared", "nested", "reparametrized"]
 ways = [
     pytest.param(member, False, marks=() if member.name in SHORT else pytest.mark.full)
     for member in MEMBERS
 ]
-ways += [(member, True) for member in MEMBERS if BACKEND != "torch"]
+ways += [
+    pytest.param(member, True, marks=() if member.name in COMPILED else pytest.mark.full)
+    for member in MEMBERS
+    if BACKEND != "torch"
+]
 every_way = pytest.mark.parametrize(
     ("member", "compiled"),
     ways,

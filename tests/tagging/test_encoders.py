@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import drawn
+from covering import covering
 from finegrain.tagging.encoders import ConvolutionBlock, get_encoder
 
 random = drawn.generator(3)
@@ -34,8 +35,7 @@ FILLINGS = {
 }
 
 
-@pytest.mark.parametrize("filling", FILLINGS)
-@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize(("filling", "dilation"), covering(FILLINGS, [1, 2, 4]))
 @pytest.mark.parametrize("channels", [3, 5])
 def test_block_does_not_depend_on_padding(filling, dilation, channels):
     """A row gives the same in a batch, whatever follows it and however far, as it does alone."""
@@ -113,6 +113,7 @@ def characters_model(encoder):
     return keras.Model(inputs, encoder(embedded))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["cnn", "bilstm"])
 def test_named_encoders_do_not_depend_on_padding(name):
     """A text gives the same features in a longer batch as it does alone."""
