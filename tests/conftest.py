@@ -4,6 +4,7 @@ Keras is imported where it is used: with xdist the process that hands out the te
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ def settings_of_this_process() -> None:
         import torch
 
         torch.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that starts the tests in the background has it ignored, in their processes too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # JAX has read it
 
 

@@ -1,6 +1,6 @@
 """The benchmarks, without measuring: what they read, show and keep."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,10 +16,20 @@ pytestmark = pytest.mark.one_backend
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """Imports a script of the folder by its name, as Python does when it runs one."""
+    """Imports a script of the folder, and what it imports beside it, as Python does to run one."""
     monkeypatch.syspath_prepend(FOLDER)
     before = set(sys.modules)
-    yield importlib.import_module
+
+    def load(name):
+        if name.startswith("_"):
+            return importlib.import_module(name)
+        # Under another name: `crf` is also a folder of tests.
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) in map(str, FOLDER.glob("*.py")):
             del sys.modules[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -12,7 +13,7 @@ from finegrain.selection import label, select
 
 
 def notes_on_statistics(
-    model: keras.layers.Layer,
+    model: Any,
     rules: Sequence[Rule],
     weights: Sequence[keras.Variable],
     reports: Sequence[WeightReport],
@@ -25,6 +26,8 @@ def notes_on_statistics(
         weights: Its trainable weights.
         reports: One for each of them.
     """
+    if not isinstance(model, keras.layers.Layer):
+        return []  # anything with weights can be described
     held = {id(w) for w, report in zip(weights, reports, strict=True) if not report.trainable}
     going_on = [layer for layer in model._flatten_layers() if _is_going_on(layer, held)]
     if not going_on:
