@@ -283,6 +283,33 @@ class TestOwnOptimizers:
         ]
         assert moved_by(unit_slope(rules)) == [0.5, 2.0]
 
+    @pytest.mark.parametrize("rate", [0.25, 0.0])
+    def test_a_multiplier_after_an_absolute_rate(self, rate):
+        """The last rule decides, and multiplies the optimizer's own rate, whatever stood before."""
+        rules = [fg.Rule("a", optimizer=optimizers.SGD(0.5), learning_rate=rate), rule("a", 0.125)]
+        optimizer = fg.PerWeight(optimizers.SGD(8.0), rules)
+        again = fg.PerWeight.from_config(optimizer.get_config())
+        assert again.get_config() == optimizer.get_config()
+        for one in (optimizer, again):
+            weights = variables(a=[1.0])
+            apply(one, weights, [[1.0]])
+            assert values(weights)[0].tolist() == [1.0 - 0.0625]
+            assert one.effective_learning_rates() == [0.0625]
+
+    def test_a_multiplier_after_a_schedule_beside_a_rate(self):
+        """So it is with an optimizer whose own rate is a schedule."""
+        schedule = optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.5])
+        rules = [
+            fg.Rule("a", optimizer=optimizers.SGD(schedule), learning_rate=4.0),
+            rule("a", 0.5),
+        ]
+        optimizer, weights = fg.PerWeight(optimizers.SGD(8.0), rules), variables(a=[1.0])
+        seen = []
+        for _ in range(2):
+            apply(optimizer, weights, [[1.0]])
+            seen.append(float(values(weights)[0][0]))
+        assert seen == [0.5, 0.25]
+
     def test_a_schedule_of_its_own(self):
         """It counts the steps, while the base rate stays."""
         own = optimizers.SGD(schedule(0.25, 0.5, 2.0))

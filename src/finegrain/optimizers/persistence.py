@@ -172,7 +172,7 @@ def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
         current = number.current()
         if name == "trainable":
             config |= {name: current > 0, "scale": current or 1.0}
-        elif rule.template is not None and rule.learning_rate is None and name == "learning_rate":
+        elif rule.template is not None and name == live.own_rate_name:
             config["optimizer"] = rule.template.serialize(learning_rate=current)
         else:
             config[name] = current

@@ -74,8 +74,8 @@ def rates(book: Rulebook, outcome: Outcome, base: float) -> tuple[float, float, 
         own = None if outcome.optimizer is None else book.rules[outcome.optimizer]
         if own is None:
             rate = base
-        elif "learning_rate" in own.numbers:
-            rate = own.numbers["learning_rate"].current()
+        elif own.own_rate_name in own.numbers:
+            rate = own.numbers[own.own_rate_name].current()
         else:
             rate = as_float(own.own_rate())
         if deciding is not None:

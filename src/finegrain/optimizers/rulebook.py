@@ -58,6 +58,10 @@ class Number:
         return self.configured if value == np.float32(self.configured) else value
 
 
+# The rate of a rule's optimizer, beside the rate that the rule gives.
+OWN_RATE = "optimizer_learning_rate"
+
+
 class LiveRule:
     """A rule at work: its numbers as variables, its schedules at the present step.
 
@@ -75,8 +79,10 @@ class LiveRule:
         own = None if rule.template is None else rule.template.learning_rate
         given = {
             "learning_rate_multiplier": rule.learning_rate_multiplier,
-            # The rate of an optimizer of its own is a rate, if no other is given.
+            # The rate of an optimizer of its own is the rule's, if it gives no other. Where it
+            # does, a later rule's multiplier still multiplies the optimizer's own.
             "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
+            OWN_RATE: None if rule.learning_rate is None else own,
             "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
         }
         self.numbers = {
@@ -96,10 +102,16 @@ class LiveRule:
             return self.numbers[name].tensor()
         return ops.cast(getattr(self.rule, name)(self._step()), "float32")
 
+    @property
+    def own_rate_name(self) -> str:
+        """Under which name the rate of its optimizer stands among the numbers, if it is one."""
+        return "learning_rate" if self.rule.learning_rate is None else OWN_RATE
+
     def own_rate(self) -> Any:
         """The learning rate of its optimizer now."""
-        if self.rule.learning_rate is not None or "learning_rate" in self.numbers:
-            return self.value("learning_rate")
+        name = self.own_rate_name
+        if name in self.numbers:
+            return self.numbers[name].tensor()
         rate = self.rule.template.learning_rate  # type: ignore[union-attr]
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             return ops.convert_to_tensor(rate(self._step()))
@@ -199,7 +211,8 @@ class Rulebook:
             return rate
 
         rates = [deciding] if absolute else [own, deciding]
-        names = ["learning_rate"] if absolute else ["learning_rate", "learning_rate_multiplier"]
+        own_name = "" if own is None else own.own_rate_name
+        names = ["learning_rate"] if absolute else [own_name, "learning_rate_multiplier"]
         constant = all(
             live is None or name in live.numbers for live, name in zip(rates, names, strict=True)
         ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
@@ -283,7 +296,7 @@ class Rulebook:
             return False
         index = self.rules.index(live)
         for outcome in self.outcomes:
-            own_rate = number.property_name == "learning_rate" and outcome.optimizer == index
+            own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
             decides = outcome.trainable if number.property_name == "trainable" else outcome.rate
             if decides == index or own_rate:
                 return True
@@ -301,7 +314,8 @@ def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
     """Why the rules have no number of that name to set, and what can be done."""
     if any(getattr(live.rule, name) is not None for live in rules):
         return f"a schedule as `{name}`, which cannot be set"
-    others = list(dict.fromkeys(other for live in rules for other in live.numbers))
+    numbers = dict.fromkeys(other for live in rules for other in live.numbers)
+    others = [other for other in numbers if other in SETTERS]
     if others:
         instead = " or ".join(f"`{other}`, which `{SETTERS[other]}` sets" for other in others)
         return f"no `{name}` to set, but {instead}"
