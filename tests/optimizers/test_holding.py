@@ -234,7 +234,8 @@ class TestGradientsOfHeldWeights:
         for head in (1.0, BAD[bad]):
             model = towers(fg.PerWeight(OPTIMIZERS["sgd"](global_clipnorm=0.1), HOLD_HEAD))
             start = values(model.weights)
-            x = [X, head * np.ones_like(X)]
+            # Inputs that are mostly positive, so that the steps go one way.
+            x = [X + 2, head * np.ones_like(X)]
             model.fit(x, Y[:, :1], batch_size=4, shuffle=False, verbose=0)
             results.append(values(model.weights))
         for one, other in zip(*results, strict=True):
@@ -532,16 +533,16 @@ class TestRelease:
         keras.config.set_dtype_policy("mixed_float16")
         optimizer = fg.PerWeight(OPTIMIZERS["adam"](), HOLD_HEAD)
         model = mlp()
-        model.compile(optimizer, "mse", jit_compile=BACKEND != "torch")
-        assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
+        # Keras's own first scale overflows for some steps, as many as the gradients are large.
+        scaled = optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**7)
+        model.compile(scaled, "mse", jit_compile=BACKEND != "torch")
         callback = ReleaseAt(1, RELEASES["trainable"])
         train(model, epochs=2, callbacks=[callback])
         for start, now in zip(values(mlp().weights)[2:], callback.weights[2:], strict=True):
             np.testing.assert_array_equal(start, now)
         assert not callback.stored["head|kernel:momentums"].any()
         assert callback.stored["head|kernel:step:iterations"] == 0
-        # The first step may be dropped, while Keras looks for the scale of the loss.
-        assert callback.stored["encoder|kernel:step:iterations"] >= 3
+        assert callback.stored["encoder|kernel:step:iterations"] == 4
         assert state(optimizer)["head|kernel:step:iterations"] == 4
         assert_moved(model)
 
