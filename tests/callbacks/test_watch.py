@@ -105,6 +105,7 @@ class TestNumbers:
         # Weights of about 1 are rounded by 6e-8 each.
         assert np.linalg.norm(watch.history["update_norm"]) <= 1.1e-6
 
+    @pytest.mark.full
     @pytest.mark.parametrize("every", [2, 3, 100])
     def test_every(self, every):
         """The first of so many steps; the count goes on from epoch to epoch."""
@@ -390,6 +391,7 @@ class TestUndisturbed:
         for mine, theirs in zip(*(values(m.weights) for m in models), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.full
     def test_files_are_the_same(self, tmp_path):
         """What was recorded is no state: a watched model saves and goes on as another."""
         model = compiled(fg.PerWeight(OPTIMIZERS["adam"](), groups(0.1, 2.0)))

@@ -21,6 +21,7 @@ def zeros(*shape):
     return np.zeros(shape, "float32")
 
 
+@pytest.mark.full
 def test_all_scores_zero():
     """Every sequence of n valid positions has probability K^-n."""
     mask = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]], bool)

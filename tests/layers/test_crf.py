@@ -124,6 +124,7 @@ def test_mask_of_an_embedding():
     np.testing.assert_array_equal(numpy(decode(potentials)) == -1, TOKENS == 0)
 
 
+@pytest.mark.full
 def test_masked_positions_are_left_out():
     """A sequence with holes and padding costs and decodes as the same sequence without them."""
     model = tagger()

@@ -48,7 +48,7 @@ def assert_moved(gan, before):
         assert not np.array_equal(new, old), variable.path
 
 
-@pytest.mark.parametrize("labels", [False, True], ids=["samples", "with labels"])
+@pytest.mark.parametrize("labels", chosen([False, True], [True]))
 def test_all_forms_of_data(labels):
     """Arrays, pairs, tf.data and DataLoader on each backend: the same steps to the same weights."""
     gan = fg.models.GAN(*(labelled_networks() if labels else networks()), seed=drawn.seed(0))
@@ -131,6 +131,7 @@ def test_mixed_precision(policy):
     assert gan.generate(2, seed=drawn.seed(0)).shape == (2, 2)
 
 
+@pytest.mark.full
 def test_unbuilt_networks():
     """Networks that get their weights from the first samples, and a moving average of them."""
 

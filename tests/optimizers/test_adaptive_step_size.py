@@ -293,6 +293,7 @@ class TestScale:
         assert (values([weight])[0] < 1).all()
 
 
+@pytest.mark.full
 @every_mode
 @pytest.mark.parametrize(
     "inner",
@@ -317,6 +318,7 @@ def test_a_gain_rate_of_zero_is_the_optimizer_alone(mode, inner):
 
 
 class TestLearningRate:
+    @pytest.mark.full
     def test_what_is_logged(self):
         model = built_fast(AdaptiveStepSize(optimizers.Adam(1e-6)))
         keep = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)
@@ -428,6 +430,7 @@ class TestTogether:
         ):
             np.testing.assert_array_equal(mine, theirs)
 
+    @pytest.mark.full
     @every_mode
     def test_loss_scaling_changes_nothing(self, mode):
         models = [mlp(), mlp()]

@@ -437,6 +437,7 @@ class TestRelease:
         callback.release(again.optimizer)
         assert_bit_equal(train(again), model)
 
+    @pytest.mark.full
     @pytest.mark.parametrize("way", ["rate", RELEASE_OF_TRAINABLE_BY_MULTIPLIER])
     def test_the_whole_model_in_compiled_fit(self, way):
         """An epoch that is held changes nothing in the epoch that comes after it."""
@@ -515,6 +516,7 @@ class TestRelease:
         assert_moved(model)
         assert_bit_equal(model, alone)
 
+    @pytest.mark.full
     def test_with_accumulation_in_compiled_fit(self):
         """The same through `fit`: nothing of the head's accumulates while it is held."""
         model = held("adam", "trainable", gradient_accumulation_steps=2)

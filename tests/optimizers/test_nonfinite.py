@@ -244,6 +244,7 @@ class TestSkip:
         assert [float(v[0]) for v in values(weights)] == [-1.0, -2.0]
         assert optimizer.skipped_steps == 1
 
+    @pytest.mark.full
     @every_mode
     def test_saved_and_resumed(self, mode, tmp_path):
         """The count goes on in a loaded model, which trains as the one that was saved."""

@@ -561,6 +561,7 @@ class TestChangedAndSaved:
 class TestOtherRules:
     """A checkpoint goes on under rules that part the weights otherwise, to the same effect."""
 
+    @pytest.mark.full
     @pytest.mark.parametrize("name", ["sgd_momentum", "adam", "nadam", "adafactor", "muon"])
     @pytest.mark.parametrize("reverse", [False, True], ids=["merged", "split"])
     def test_merged_and_split(self, name, reverse, tmp_path):
@@ -616,6 +617,7 @@ class TestCallbacks:
         keras.config.set_dtype_policy(request.param)
         return request.param
 
+    @pytest.mark.full
     def test_reduce_on_plateau(self):
         """It lowers the base rate to its floor: the ratios stay, and schedules of rules too."""
         rules = [rule("bias", schedule(4.0, 4.0, 2.0))]
@@ -638,6 +640,7 @@ class TestCallbacks:
         fit_ones(model)
         assert kernel_and_bias(model) == [-0.25, -1.0]
 
+    @pytest.mark.full
     def test_swap_ema_weights(self):
         """Evaluation sees the averages of all groups, training the weights."""
         model = unit_slope([rule("bias", 4.0)], use_ema=True, ema_momentum=0.5)
@@ -660,6 +663,7 @@ class TestCallbacks:
         # Kernel −0.5, −1, averaged: −0.5, then −0.75. The bias does four times that.
         assert seen == [[-0.5, -2.0], [-0.75, -3.0]]
 
+    @pytest.mark.full
     def test_checkpoints_keep_ratios(self, tmp_path):
         """A model of `ModelCheckpoint` loads with its rules, rate and changed multiplier."""
         model = unit_slope([rule("bias", 4.0)])
@@ -812,6 +816,7 @@ def streaming_model():
     return compiled(optimizer, jit=True)
 
 
+@pytest.mark.full
 def test_a_killed_process(tmp_path):
     """Killed within an epoch, the training goes on from the last file, to the same weights."""
     x, y = stream()
