@@ -99,7 +99,7 @@ class TestBeforeTheFirstStep:
         model = sequential()
         model.compile(fg.PerWeight("sgd", [rule("tagger", 3.0)]), "mse", run_eagerly=True)
         model.save(tmp_path / "model.keras")
-        with warned(r"'tagger' selects no trainable weight.*compile it"):
+        with warned(r"'tagger' selects no trainable weight.*compile the model"):
             again = keras.models.load_model(tmp_path / "model.keras")
         x = np.ones((4, 3), "float32")
         np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))

@@ -149,9 +149,9 @@ class State:
             result.append(Selected(selected, decays))
         return result
 
-    def part(self, variables: Sequence[keras.Variable]) -> None:
+    def part(self, variables: Sequence[keras.Variable], selection: Sequence[Selected]) -> None:
         """Sorts `variables` into groups by what the rules say of them."""
-        self.selection = self.select(variables)
+        self.selection = list(selection)
         groups: dict[Any, Group] = {}
         for variable, selected in zip(variables, self.selection, strict=True):
             outcome = self.book.outcome(selected.rules)

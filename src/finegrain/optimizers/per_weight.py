@@ -16,7 +16,7 @@ from finegrain.monitoring.describe import Description, WeightReport
 from finegrain.monitoring.statistics import notes_on_statistics
 from finegrain.optimizers import persistence
 from finegrain.optimizers.conditional import is_compiling, is_traced, scope_of
-from finegrain.optimizers.groups import State
+from finegrain.optimizers.groups import Selected, State
 from finegrain.optimizers.nonfinite import Guard, check_policy, host_int
 from finegrain.optimizers.recorder import over_replicas
 from finegrain.optimizers.reports import as_float, reports
@@ -165,23 +165,34 @@ class PerWeight(keras.optimizers.Optimizer):
         return self._get_current_learning_rate()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Sorts `variables` into groups by the rules and creates their state."""
+        """Sorts `variables` into groups by the rules and creates their state.
+
+        Where rules from a file do not fit the model that was loaded, the first call, which is that
+        of `load_model`, warns and builds nothing, so that the model can be used; the next raises.
+        """
         if self.built:
             return
         variables = list(variables)
-        with scope_of(variables):
-            self._build(variables)
-
-    def _build(self, variables: list[keras.Variable]) -> None:
         state = self._state
-        state.part(variables)
+        were_known = bool(state.problems)
+        selection = state.select(variables)
         if state.problems:
-            warnings.warn(
-                f"{state.problems[0]} The rule comes from a file, whose model had other paths. The "
-                "model predicts as it did; before it trains, compile it with a PerWeight of rules "
-                "that fit.",
-                stacklevel=2,
+            message = (
+                f"{state.problems[0]} The rule comes from a file, whose model had other paths."
             )
+            cure = "compile the model with a PerWeight of rules that fit."
+            if were_known:
+                raise ValueError(f"{message} Before it trains, {cure}")
+            warnings.warn(
+                f"{message} The model predicts as it did; before it trains, {cure}", stacklevel=2
+            )
+            return
+        with scope_of(variables):
+            self._build(variables, selection)
+
+    def _build(self, variables: list[keras.Variable], selection: list[Selected]) -> None:
+        state = self._state
+        state.part(variables, selection)
         super().build(variables)
         state.build_groups()
         if self.nonfinite != "propagate":
@@ -276,11 +287,6 @@ class PerWeight(keras.optimizers.Optimizer):
     ) -> None:
         weights = list(trainable_variables)
         state = self._state
-        if state.problems:
-            raise ValueError(
-                f"{state.problems[0]} The rule comes from a file, whose model had other paths. "
-                "Compile the model with a PerWeight of rules that fit."
-            )
         state.stepping = weights
         state.is_traced = state.is_traced or is_compiling(self._iterations)
         grads = list(grads)
@@ -495,6 +501,8 @@ class PerWeight(keras.optimizers.Optimizer):
         it said when the file was written; else the rule of today holds. State that the file lacks
         keeps its value, with a warning that names it.
         """
+        if not self.built and self._state.problems:
+            return  # it is known already that the rules do not fit
         if not self.built:
             warnings.warn(
                 f"The saved state is not loaded: optimizer {self.name!r} has no variables for it "
