@@ -183,6 +183,7 @@ def test_train(training):
     ]
 
 
+@pytest.mark.full
 def test_train_segment_score(model, training):
     """The model segments what it was trained on, and its score stands in a table."""
     folder, result = training

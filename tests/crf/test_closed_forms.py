@@ -55,6 +55,7 @@ def test_one_position():
     np.testing.assert_array_equal(numpy(chain.mode()[0])[:, 0], scores.argmax(1))
 
 
+@pytest.mark.full
 def test_independent_positions():
     """Without transitions and boundaries each position is a softmax of its own."""
     emissions, tags = normal(2, 5, 3), random.integers(0, 3, (2, 5))
@@ -80,6 +81,7 @@ def test_disconnected_chains():
     np.testing.assert_allclose(numpy(chain.log_prob(tags)), [-np.log(32), -np.inf], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_all_transitions_forbidden():
     """Only sequences of one position are possible; the others are impossible, never NaN."""
     mask = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]], bool)
@@ -135,6 +137,7 @@ def test_forbidden_transition_of_impossible_tags_gets_no_gradient():
     assert found["transitions"][0, 0] == 0
 
 
+@pytest.mark.full
 def test_shift_of_emissions_changes_nothing():
     """A constant on all tags of a position, be it 10⁴, drops out of the log-probability."""
     emissions = np.round(normal(2, 4, 3) * 64) / 64

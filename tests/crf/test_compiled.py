@@ -102,6 +102,7 @@ def total_log_prob(parts, fixed):
 BOUNDS = {"log_prob": 2e-3, "emissions": 1e-4, "transitions": 5e-3, "start": 1e-4, "end": 1e-4}
 
 
+@pytest.mark.full
 def test_long_sequences_in_float32():
     """512 positions: rounding in float32 stays far below what training would notice."""
     random = drawn.generator(0)

@@ -23,6 +23,7 @@ def parts_of(batch, time, tags, dtype="float32"):
     return (*scores, random.random((batch, time)) < 0.6)
 
 
+@pytest.mark.full
 @settings(max_examples=15)
 @given(st.sampled_from([(2, 3, 4), (1, 1, 1), (3, 0, 2), (0, 4, 3), (1, 5, 2)]))
 def test_round_trip(shape):
@@ -60,6 +61,7 @@ def test_special_values_survive():
         np.testing.assert_array_equal(numpy(ours), part)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["tensor", "array"])
 def test_chain_of_potentials(kind):
     """`from_potentials` and `decode` take the tensor and the array that `predict` makes of it."""
@@ -75,6 +77,7 @@ def test_chain_of_potentials(kind):
     assert tags.dtype == np.int32
 
 
+@pytest.mark.full
 def test_decode_of_no_time():
     """Examples without positions decode to rows without tags."""
     assert numpy(decode(np.zeros((2, 0 + 3 + 2, 3 + 1), "float32"))).shape == (2, 0)

@@ -223,6 +223,7 @@ def allowances(case: Case) -> st.SearchStrategy:
     )
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(data=st.data())
@@ -378,6 +379,7 @@ def test_frequencies_of_samples():
     np.testing.assert_array_equal(frequency[share == 0], 0)
 
 
+@pytest.mark.full
 def test_seeds():
     """An integer gives the same samples again, another one others; a generator moves on."""
     chain, _ = small_chain(1)
@@ -393,6 +395,7 @@ def test_seeds():
     assert numpy(chain.sample()).shape == (1, 1, 3)
 
 
+@pytest.mark.full
 def test_partial_labels_of_known_tags():
     """One allowed tag everywhere is the log-probability of these tags, anything where masked."""
     random = drawn.generator(0)
@@ -457,6 +460,7 @@ def test_mistakes(call, error, message):
         call()
 
 
+@pytest.mark.full
 def test_counts_may_be_numpy_integers():
     """Numbers that come out of arrays are integers, too."""
     assert CHAIN.top_k(np.int64(2))[1].shape == (2, 2)

@@ -60,6 +60,7 @@ def test_best_of_all_sequences(form, time):
         assert chain.score(tags) == chain.best_score()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_one_of_two_equal_sequences(form):
     """Tags that must change at each step: 0101 or 1010, not a half of each."""

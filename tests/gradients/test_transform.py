@@ -227,6 +227,7 @@ def lookups(*, one_hot):
     return model
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("shared", "jit"),
     covering([{}, {"global_clipnorm": 1.0, "gradient_accumulation_steps": 2}], [False, True]),

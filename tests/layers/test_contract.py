@@ -136,6 +136,7 @@ def test_trains_under_every_policy(member, policy):
         assert not np.array_equal(old, new), weight.path
 
 
+@pytest.mark.full
 @some_layers
 def test_masked_positions_do_not_matter(member):
     """Whatever stands at masked positions, padding or hole, the loss is the same."""

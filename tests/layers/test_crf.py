@@ -115,6 +115,7 @@ def tagger(time=None, **options):
     return keras.Model(tokens, CRF(3, name="crf", **options)(hidden))
 
 
+@pytest.mark.full
 def test_mask_of_an_embedding():
     """Padding on both sides, holes and empty rows reach the potentials and decode to −1."""
     model = tagger()
@@ -140,6 +141,7 @@ def test_masked_positions_are_left_out():
     np.testing.assert_array_equal(found[spread > 0], numpy(decode(model(closed)))[0])
 
 
+@pytest.mark.full
 def test_nan_at_masked_positions_leaves_the_gradient_alone():
     """An encoder's NaN at masked positions reaches neither the loss nor the weights."""
     inputs = keras.Input((4, 3))
@@ -175,6 +177,7 @@ def test_constraints_in_decoding(constraints):
         assert set(tags[:, 0]) == set(tags[:, -1]) == {0, 1, 2}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{}, {"use_transitions": False}, {"use_boundaries": False}])
 def test_constraints_in_the_loss(options):
     """The loss is that of the chain with −inf scores, with every combination of options."""

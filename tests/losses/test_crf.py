@@ -178,6 +178,7 @@ def test_weights_of_positions_in_fit():
         model.fit(tokens, tags, sample_weight=np.ones((6, 6)), batch_size=6, verbose=0)
 
 
+@pytest.mark.full
 def test_a_mask_attached_to_the_potentials():
     """That of a layer around the CRF is of positions: it is no weight of sequences."""
 
@@ -226,6 +227,7 @@ def compiled(model):
     return model
 
 
+@pytest.mark.full
 def test_a_tagger_from_fit_to_fit(tmp_path):
     """The documentation's model learns, evaluates, predicts, decodes, saves, loads, goes on."""
     tokens, tags = task(64)
@@ -388,6 +390,7 @@ def test_nothing_but_forbidden_labels():
     assert numpy(loss(np.zeros((4, 4), "int32"), constrained())) == 0
 
 
+@pytest.mark.full
 def test_scores_that_are_nan():
     """They are the model's fault, not that of the labels: the loss is NaN."""
     spoiled = np.full((4, 4, 2), np.nan, "float32")

@@ -49,6 +49,7 @@ def by_hand(scheme, batches, average):
     return np.mean(2 * right[present] / (true + found)[present]) if present.any() else 0.0
 
 
+@pytest.mark.full
 @every_scheme
 @pytest.mark.parametrize("average", ["micro", "macro"])
 @settings(max_examples=10)

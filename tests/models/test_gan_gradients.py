@@ -76,6 +76,7 @@ def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
         np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.full
 def test_reports():
     """Both losses and mean scores, each sample with the same weight, in batches of any size."""
     gan = fg.models.GAN(*networks(), seed=drawn.seed(5))
@@ -177,6 +178,7 @@ def test_losses_of_layers_count_once(routing, training):
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.full
 def test_statistics_are_updated_once_by_each_call():
     """The generator's by its one call; the discriminator's by those that belong to the game.
 
@@ -208,6 +210,7 @@ def test_statistics_are_updated_once_by_each_call():
         np.testing.assert_allclose(means[routing], expected, rtol=1e-4, atol=1e-5, err_msg=routing)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("routing", ["frozen", "subtraction"])
 def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
     """Its masks are drawn anew for each loss, and still nothing is left over in the other's."""

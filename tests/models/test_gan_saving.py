@@ -43,6 +43,7 @@ def whole_gan():
     return gan
 
 
+@pytest.mark.full
 def test_resumes_to_the_bit(tmp_path):
     """Two epochs, or one, a file, and another: the same, noise and dropout masks included."""
     drawn.seed_keras(1)

@@ -104,6 +104,7 @@ def test_ways_of_compiling_agree(monkeypatch):
             np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("policy", chosen(["mixed_float16", "mixed_bfloat16"], ["mixed_float16"]))
 def test_mixed_precision(policy):
     """Half precision inside; weights, losses and scores in float32, near those of float32."""

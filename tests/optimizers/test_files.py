@@ -178,6 +178,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_legacy_h5_file(name, tmp_path):
     """It is written, by `ModelCheckpoint` too, and holds what the model was; as with Adam.

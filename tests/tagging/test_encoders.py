@@ -35,6 +35,7 @@ FILLINGS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("filling", "dilation"), covering(FILLINGS, [1, 2, 4]))
 @pytest.mark.parametrize("channels", [3, 5])
 def test_block_does_not_depend_on_padding(filling, dilation, channels):

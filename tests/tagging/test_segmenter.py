@@ -190,6 +190,7 @@ def test_a_line_of_100_000_characters(trained):
     assert words[6 : 6 + 9 * 3_000] == period * 3_000
 
 
+@pytest.mark.full
 def test_a_batch_gives_what_each_text_gives_alone(trained):
     """What stands beside a text does not matter, nor how many texts of what length there are."""
     texts = [*TEXTS, *("".join(words) for words in VALIDATION), "cat" * 50, "sat\n" * 40]
@@ -543,6 +544,7 @@ def test_save_to_wrote_the_best_epoch_alone(trained, folder):
     assert [file.name for file in folder.iterdir()] == ["best.keras"]
 
 
+@pytest.mark.full
 def test_the_file_is_a_keras_model(folder, trained):
     """Keras itself loads it, without custom objects, and it evaluates as it was compiled."""
     model = keras.models.load_model(folder / "best.keras")
