@@ -92,6 +92,7 @@ def test_log_prob(dtype, case):
     assert_close(run(evaluate, quantities, case, dtype)["log_prob"], expected, case, dtype)
 
 
+@pytest.mark.full
 @dtypes_at_hand
 @few
 @given(case=cases())

@@ -53,10 +53,14 @@ def towers():
     return model
 
 
-def compiled_towers(*, jit=True):
-    """Each layer under its transform."""
+def compiled_towers(*, jit=True, without=()):
+    """Each layer under its transform, but for those of some names."""
     model = towers()
-    rules = [fg.Rule(f"^{name}/", gradient=make()) for name, make in TRANSFORMS.items()]
+    rules = [
+        fg.Rule(f"^{name}/", gradient=make())
+        for name, make in TRANSFORMS.items()
+        if name not in without
+    ]
     optimizer = fg.PerWeight(keras.optimizers.SGD(0.01, momentum=0.5), rules)
     # Keras compiles for torch with Dynamo only on request, which is not our matter.
     how = {"jit_compile": BACKEND != "torch"} if jit else {"run_eagerly": True}
@@ -139,6 +143,7 @@ def test_shapes_and_dtypes_are_kept(name, dtype):
             np.testing.assert_allclose(array(result), reference, precision, precision)
 
 
+@pytest.mark.full
 def test_compiled_fit_saved_and_resumed(tmp_path):
     """Compiled steps do what steps in Python do, up to rounding.
 
@@ -146,11 +151,12 @@ def test_compiled_fit_saved_and_resumed(tmp_path):
     """
     model = train(compiled_towers())
     before = values(model.weights)
-    slow = train(compiled_towers(jit=False))
-    for mine, theirs in zip(before, slow.weights, strict=True):
-        # XLA draws other numbers of a seed than TensorFlow itself.
-        if BACKEND != "tensorflow" or not theirs.path.startswith(("noise/", "dropout/")):
-            np.testing.assert_allclose(mine, array(theirs), 1e-2, 1e-3, err_msg=theirs.path)
+    # XLA draws other numbers of a seed than TensorFlow itself, and all layers share one loss.
+    drawn_there = ("noise", "dropout") if BACKEND == "tensorflow" else ()
+    fast = train(compiled_towers(without=drawn_there)) if drawn_there else model
+    slow = train(compiled_towers(jit=False, without=drawn_there))
+    for mine, theirs in zip(values(fast.weights), slow.weights, strict=True):
+        np.testing.assert_allclose(mine, array(theirs), 1e-2, 1e-3, err_msg=theirs.path)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same(loaded.optimizer.variables, model.optimizer.variables)

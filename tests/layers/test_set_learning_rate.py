@@ -230,6 +230,7 @@ def test_wrapping_again_multiplies():
 # --- That all else stays as it was ---
 
 
+@pytest.mark.full
 @every_kind
 def test_trains_as_per_weight_does(kind):
     """Outputs, losses, weights, statistics and seeds are those of the layer alone, faster."""

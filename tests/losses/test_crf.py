@@ -472,6 +472,7 @@ def test_tags_outside_the_range():
             loss(tags, potentials())
 
 
+@pytest.mark.full
 def test_tags_outside_the_range_in_a_compiled_chain():
     """A chain by itself makes them NaN there: its step may belong to anything."""
     if keras.backend.backend() == "torch":

@@ -48,6 +48,7 @@ def assert_moved(gan, before):
         assert not np.array_equal(new, old), variable.path
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("labels", chosen([False, True], [True]))
 def test_all_forms_of_data(labels):
     """Arrays, pairs, tf.data and DataLoader on each backend: the same steps to the same weights."""

@@ -37,7 +37,10 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     ),
     "adax": lambda: fg.optimizers.AdaX(0.1),
 }
-TRIED = list(OPTIMIZERS) if os.environ.get("FINEGRAIN_REAL") == "full" else ["rules"]
+FULL = os.environ.get("FINEGRAIN_REAL") == "full"
+"""Whether all is tried; else those situations that each met a fault of its own."""
+
+TRIED = list(OPTIMIZERS) if FULL else ["rules"]
 """That Keras can was seen once, and is looked at again where time is given."""
 
 
@@ -261,20 +264,19 @@ def another_learning_rate(at: Situation) -> None:
 
 SITUATIONS: dict[str, Callable[[Situation], None]] = {
     situation.__name__: situation
-    for situation in [
+    for situation in [all_inside_of_the_scope, unfrozen_on_resume, watched]
+    + [
         saved_outside_loaded_inside,
         saved_inside_loaded_outside,
         saved_by_model_checkpoint,
         weights_alone,
         backup_and_restore,
-        all_inside_of_the_scope,
         saved_before_its_first_step,
         another_model_after_it,
         weights_set_and_read,
-        unfrozen_on_resume,
-        watched,
         another_learning_rate,
     ]
+    * FULL
 }
 
 

@@ -418,6 +418,7 @@ class TestTogether:
         np.testing.assert_allclose(values([a])[0], 2 - 2 * 0.5 * step - step, rtol=1e-6)
         np.testing.assert_allclose(values([b])[0], 2 - step, rtol=1e-6)
 
+    @pytest.mark.full
     def test_round_per_weight_in_fit(self, tmp_path):
         optimizer = AdaptiveStepSize(fg.PerWeight(optimizers.Adam(1e-6), groups(0.1, 2.0)))
         model = train(compiled(optimizer, jit=True), epochs=20)

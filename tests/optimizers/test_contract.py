@@ -137,12 +137,14 @@ def test_each_variant_is_bit_equal(name, variant):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", chosen(["sgd_momentum", "adam", "adafactor"], ["adam"]))
 def test_multiplier_one_is_nothing_with_what_belongs_to_all(name):
     """Clipping over the global norm, accumulation and averaging stay those of the whole."""
     assert_like_plain(name, **clipped_accumulated_averaged())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", chosen(["sgd", "adamw", "muon"], ["adamw"]))
 def test_multiplier_one_is_nothing_under_a_schedule_with_weight_decay(name):
     """A schedule is read and weights decay as they do without groups."""
@@ -165,6 +167,7 @@ def test_multiplier_one_in_a_graph_without_xla(name):
         np.testing.assert_allclose(grouped, plain, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", chosen(["sgd_momentum", "adam", "lion"], ["adam"]))
 def test_mixed_float16_of_multiplier_one(name):
     """`compile` puts loss scaling round PerWeight as it does round any optimizer."""
@@ -285,6 +288,7 @@ def test_save_load_continue_in_fit(arguments, tmp_path):
     assert_goes_on_alike(model, tmp_path / "model.keras", train)
 
 
+@pytest.mark.full
 def test_save_load_continue_in_mixed_precision(tmp_path):
     """So it does under loss scaling."""
     keras.config.set_dtype_policy("mixed_float16")

@@ -628,6 +628,7 @@ class TestMultiplierOne:
 
 
 class TestResumeWhileHeld:
+    @pytest.mark.full
     @pytest.mark.parametrize("name", ["adam", "nadam"])
     def test_released_after_loading(self, name, tmp_path):
         """A file written while the head is held goes on, held and then released, bit for bit."""

@@ -402,6 +402,7 @@ class TestRaise:
         assert model.optimizer.skipped_steps == 0
         assert int(model.optimizer.iterations) == 4
 
+    @pytest.mark.full
     @pytest.mark.parametrize("mode", LASTING)
     def test_twice(self, mode):
         """Each bad run raises, also after one that raised."""
@@ -459,6 +460,7 @@ class TestRaise:
                 apply(optimizer, weights, gradients)
             assert error.value.paths == [place]
 
+    @pytest.mark.full
     @every_mode
     def test_a_loaded_model(self, mode, tmp_path):
         """Steps dropped before the file was written are no news; later ones are."""
@@ -474,6 +476,7 @@ class TestRaise:
         with pytest.raises(fg.NonFiniteGradientError):
             fit(loaded, [X, poisoned([5], np.nan)])
 
+    @pytest.mark.full
     def test_validation_data_of_the_next_fit(self):
         """After the error `fit` takes the validation data that it is given."""
         model = self.model("compiled")

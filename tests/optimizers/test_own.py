@@ -67,6 +67,7 @@ def test_quadratic(name):
     np.testing.assert_allclose(found, [1.0, 0.5], atol=0.02)
 
 
+@pytest.mark.full
 @some_optimizers
 def test_rosenbrock(name):
     """Along the bent valley of (1 − x)² + 100 (y − x²)²: most of the way to (1, 1)."""

@@ -676,6 +676,7 @@ class TestCallbacks:
         fit_ones(loaded)
         assert kernel_and_bias(loaded) == [-1.0, -3.0]
 
+    @pytest.mark.full
     def test_backup_and_restore(self, tmp_path):
         """Training that broke off at an epoch goes on as if it had not."""
 
