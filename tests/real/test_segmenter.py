@@ -81,6 +81,7 @@ def test_a_book_is_segmented_from_a_pipe(desk):
 
 
 @full_only
+@pytest.mark.skipif(BACKEND != "torch", reason="the engine is that of the first test")
 @pytest.mark.parametrize("options", [["--encoder", "bilstm"], ["--softmax"]], ids=" ".join)
 def test_the_other_taggers_learn(desk, options):
     train(desk, "other.keras", "--force", "--epochs", "1", *options)
