@@ -488,6 +488,7 @@ OUT_OF_RANGE = {
     "train corpus.txt -o m.keras --crf-learning-rate-multiplier 1e39": "multiplier",
     "train corpus.txt -o m.keras --learning-rate inf": "--learning-rate",
     "train corpus.txt -o m.keras --learning-rate nan": "--learning-rate",
+    "train corpus.txt -o m.keras --learning-rate 3e38": "--learning-rate",
     "train corpus.txt -o m.keras --learning-rate -1": "--learning-rate",
     "train corpus.txt -o m.keras --epochs 1000000000000": "--epochs",
 }

@@ -118,7 +118,10 @@ def train(
     crf_learning_rate_multiplier: Annotated[
         float,
         typer.Option(
-            min=0.0, callback=_finite, help="The transitions learn at learning rate × this."
+            min=0.0,
+            max=1e9,
+            callback=_finite,
+            help="The transitions learn at learning rate × this.",
         ),
     ] = 100.0,
     epochs: Annotated[
@@ -129,7 +132,7 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most sentences a step.")] = 16,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, callback=_finite, help="Peak learning rate.")
+        float, typer.Option(min=0.0, max=1e6, callback=_finite, help="Peak learning rate.")
     ] = 2e-3,
     seed: Seed = 0,
     force: Force = False,
