@@ -255,3 +255,18 @@ def test_any_integer_type_of_tags(dtype):
     tags = np.array([[1, 0, 3], [2, 3, 0]])
     chain = LinearChain(EMISSIONS, np.arange(16, dtype="float32").reshape(4, 4))
     np.testing.assert_array_equal(numpy(chain.score(tags.astype(dtype))), [4 + 3, 11 + 12])
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_nothing_moves_an_impossible_chain(per_step):
+    """Where all transitions are forbidden the log-partition is −inf, and its gradient zero."""
+    shape = (1, 2, 2, 2) if per_step else (2, 2)
+    parts = {
+        "emissions": np.zeros((1, 3, 2), "float32"),
+        "transitions": np.full(shape, -np.inf, "float32"),
+        "start": np.zeros(2, "float32"),
+        "end": np.zeros(2, "float32"),
+    }
+    found = gradients(lambda scores, _: ops.sum(LinearChain(**scores).log_partition()), parts, {})
+    for name, slope in found.items():
+        np.testing.assert_array_equal(slope, np.zeros_like(slope), err_msg=name)
