@@ -658,6 +658,7 @@ def test_batches_of_any_size(training, tmp_path, size):
 # What is printed can be copied.
 
 
+@pytest.mark.full
 def test_commands_to_type_next(training):
     """What is printed to go on with works as it stands, however long the path of the model is."""
     folder, result = training

@@ -30,6 +30,7 @@ def from_one_end(chain):
 FORMS = [viterbi.best_tags, viterbi.best_tags_compared, on_host, from_one_end]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("time", [1, 4, 5])
 def test_best_of_all_sequences(form, time):

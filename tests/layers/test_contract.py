@@ -112,6 +112,7 @@ def test_symbolic_is_eager(member, shape):
     assert tuple(layer.compute_output_shape((*shape, FEATURES))) == tuple(symbolic.shape)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("member", "policy"),
     covering(LAYERS, ["float32", "mixed_float16"]),

@@ -157,6 +157,7 @@ def test_weights_that_are_not_one_a_sequence(shape, per):
             loss(SQUARE, square_potentials(), sample_weight=np.ones(shape))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", [lambda w: w, lambda w: w[:, None], lambda w: list(w)])
 def test_forms_of_sample_weight(form):
     """(batch,) and (batch, 1) are the same; a number weighs all."""
@@ -367,6 +368,7 @@ def test_forbidden_labels_are_named():
         CRFNegativeLogLikelihood()(LABELS, constrained())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("per", ["sequence", "tag", "batch_tag"])
 @pytest.mark.parametrize("reduction", [None, "sum", "mean_with_sample_weight", "mean"])
 @pytest.mark.parametrize("weighted", [False, True])

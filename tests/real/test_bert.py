@@ -9,6 +9,11 @@ import keras
 
 from real import bert
 from real.resumed import assert_same
+from real.terminal import BACKEND, FULL
+
+pytestmark = pytest.mark.skipif(
+    BACKEND == "jax" and not FULL, reason="JAX compiles for a minute: with FINEGRAIN_REAL=full"
+)
 
 
 @pytest.fixture(scope="module")
