@@ -119,7 +119,7 @@ def train(
         float,
         typer.Option(
             min=0.0,
-            max=1e9,
+            max=1e6,
             callback=_finite,
             help="The transitions learn at learning rate × this.",
         ),
@@ -132,7 +132,7 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most sentences a step.")] = 16,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, max=1e6, callback=_finite, help="Peak learning rate.")
+        float, typer.Option(min=0.0, max=1e30, callback=_finite, help="Peak learning rate.")
     ] = 2e-3,
     seed: Seed = 0,
     force: Force = False,
