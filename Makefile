@@ -65,10 +65,11 @@ demo: $(call stamp,demo-$(demo_backend))
 # What backends other than `one_backend` leave out, and how large the tier `real` is.
 test: others = not one_backend and not full
 test: export FINEGRAIN_REAL ?= small
-# Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less. The
-# processes that tests start, and `make test-all`, have all of it.
+# Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less.
+# `make test-all` and `make test-real` have all of it.
 test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-all: others = not one_backend
+test-all: export FINEGRAIN_XLA = 1
 test-all: export FINEGRAIN_REAL ?= full
 test-all: COVERED = torch
 test-real: tests = tests/real
@@ -86,6 +87,8 @@ test test-real test-all: export TF_NUM_INTEROP_THREADS = 1
 test test-real test-all: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/build/jax-cache
 test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+# What was compiled of Python is kept as well.
+test test-real test-all: export PYTHONDONTWRITEBYTECODE =
 # Not the settings that somebody keeps in ~/.keras.
 test test-real test-all: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras
 test test-real test-all: $(call stamp,test)
@@ -95,7 +98,7 @@ test test-real test-all: $(call stamp,test)
 	    case $$backend in $(one_backend)) marks=;; *) marks="$(others)";; esac; \
 	    case " $(COVERED) " in *" $$backend "*) coverage="--cov --cov-report=";; *) coverage=;; esac; \
 	    { KERAS_BACKEND=$$backend COVERAGE_FILE=$(LOGS)/.coverage.$$backend $(BIN)/python -m pytest \
-	          -n $(WORKERS) --dist loadfile --color=no -m "$$marks" \
+	          -n $(WORKERS) --color=no -m "$$marks" \
 	          --junitxml=$(LOGS)/$$backend.xml $$coverage $(tests) $(ARGS) 2>&1; \
 	      echo $$? > $(LOGS)/$$backend.status; } | tee $(LOGS)/$$backend.log; \
 	done; \

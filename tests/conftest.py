@@ -3,10 +3,11 @@
 Keras is imported where it is used: with xdist the process that hands out the tests needs none.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Keras reads its backend once, when it is first imported: this has to be settled before.
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -19,6 +20,32 @@ import drawn
 
 if TYPE_CHECKING:
     from elsewhere import Elsewhere
+
+ELSEWHERE = [
+    "tests/optimizers/test_across_backends.py",
+    "tests/crf/test_across_backends.py",
+    "tests/models/test_gan_saving.py",
+]
+"""Files that ask other backends most: they share the processes of these."""
+
+LONGEST = [
+    *ELSEWHERE,
+    "tests/real/test_segmenter.py",
+    "tests/test_cli.py",
+    "tests/real/test_bert.py",
+    "tests/optimizers/test_distribution.py",
+    "tests/real/test_readme.py",
+    "tests/tagging/test_segmenter.py",
+    "tests/crf/test_distribution.py",
+    "tests/losses/test_crf.py",
+    "tests/optimizers/test_holding.py",
+    "tests/optimizers/test_nonfinite.py",
+    "tests/optimizers/test_contract.py",
+    "tests/optimizers/test_run_time.py",
+    "tests/routing/test_frozen.py",
+    "tests/layers/test_set_learning_rate.py",
+]
+"""Files to begin with, so that no worker is left with one of them at the end."""
 
 # Compiling the first example may take as long as it takes. What is drawn depends on the seed alone.
 settings.register_profile(
@@ -34,6 +61,47 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = drawn.SEED
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what selections spare, and puts first what takes longest."""
+    found: dict[str, int] = {}
+    for item in items:
+        if mark := item.get_closest_marker("selected"):
+            function = item.nodeid.partition("[")[0]
+            selected = getattr(item, "callspec").id in mark.args  # noqa: B009
+            found[function] = found.get(function, 0) + selected
+            if not selected:
+                item.add_marker(pytest.mark.full)
+    empty = [function for function, number in found.items() if not number]
+    assert not empty, f"selected, but not there: {empty}"
+    items.sort(key=lambda item: place(item.nodeid.partition("::")[0]))
+
+
+def place(file: str) -> int:
+    """The smaller, the earlier."""
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests, which share fixtures, go to one worker; in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "elsewhere" if file in ELSEWHERE else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the garbage collection need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10_000)
+
+
 def pytest_report_header() -> str:
     """What to set to see again what was seen."""
     return f"finegrain: KERAS_BACKEND={os.environ['KERAS_BACKEND']} FINEGRAIN_SEED={drawn.SEED}"
@@ -41,7 +109,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_this_process() -> None:
-    """PyTorch has one thread: workers share the cores. Other processes compile as a user's do."""
+    """PyTorch has one thread: workers share the cores."""
     import keras
 
     if keras.backend.backend() == "torch":
@@ -51,7 +119,6 @@ def settings_of_this_process() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell that starts the tests in the background has it ignored, in their processes too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # JAX has read it
 
 
 @pytest.fixture(autouse=True)

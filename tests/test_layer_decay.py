@@ -7,8 +7,7 @@ from keras import layers, ops, optimizers
 
 import drawn
 import finegrain as fg
-
-BACKEND = keras.backend.backend()
+from compiling import JIT
 
 
 def chain(*names):
@@ -226,6 +225,7 @@ class TestTraining:
         moved = [float(ops.convert_to_numpy(w)[0]) for w in weights.values()]
         assert moved == [-0.25, -0.5, -1.0]
 
+    @pytest.mark.full
     def test_gradual_unfreezing(self):
         """Each block is released at its step, and is still to the last bit before."""
         model = chain("block_0", "block_1", "head")
@@ -238,8 +238,7 @@ class TestTraining:
             fg.Rule(name, learning_rate_multiplier=from_step(step))
             for name, step in release.items()
         ]
-        jit = BACKEND != "torch"
-        model.compile(fg.PerWeight(optimizers.Adam(0.1), rules), "mse", jit_compile=jit)
+        model.compile(fg.PerWeight(optimizers.Adam(0.1), rules), "mse", jit_compile=JIT)
         seen = []
 
         class Look(keras.callbacks.Callback):
@@ -258,6 +257,7 @@ class TestTraining:
         expected = [[s >= 4, s >= 4, s >= 2, s >= 2, True, True] for s in range(6)]
         assert begun == expected
 
+    @pytest.mark.full
     def test_kept_in_the_file(self, tmp_path):
         """The rules select by layers, and load with the model."""
         model = chain(None, None, "head")
@@ -271,6 +271,7 @@ class TestTraining:
         assert found == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
 
 
+@pytest.mark.full
 def test_bert_of_keras_hub():
     """Embeddings, three transformer layers and what comes after them: five levels."""
     hub = pytest.importorskip("keras_hub")

@@ -730,6 +730,7 @@ def test_the_nearest_paths_come_first():
     assert message.count("encoder_") == 4
 
 
+@pytest.mark.full
 def test_the_guides_weights_without_decay():
     """By name: the biases of query, key and value have two axes, which a rule by shape misses."""
     page = Path(__file__).parents[1] / "docs" / "guide" / "migration.md"

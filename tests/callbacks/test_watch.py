@@ -8,6 +8,7 @@ import pytest
 from keras import optimizers
 
 import finegrain as fg
+from compiling import JIT
 from optimizers.contract import (
     LEARNING_RATE,
     OPTIMIZERS,
@@ -28,7 +29,7 @@ PATHS = ["encoder/kernel", "encoder/bias", "head/kernel", "head/bias"]
 
 def compiled(optimizer, mode="compiled", **arguments):
     model = mlp()
-    jit = mode == "compiled" and BACKEND != "torch"
+    jit = mode == "compiled" and JIT
     model.compile(optimizer, "mse", run_eagerly=mode == "eager", jit_compile=jit, **arguments)
     return model
 
@@ -80,6 +81,7 @@ RATES = [0.1 * LEARNING_RATE, 2 * LEARNING_RATE, LEARNING_RATE, 2 * LEARNING_RAT
 
 
 class TestNumbers:
+    @pytest.mark.selected("compiled")
     @pytest.mark.parametrize("mode", ["eager", "compiled"])
     def test_sgd_by_hand(self, mode):
         """Gradients as the loss gives them, updates with decay, weights after the step."""
@@ -93,6 +95,7 @@ class TestNumbers:
         np.testing.assert_allclose(watch.history["learning_rate"], [RATES] * 4, rtol=1e-6)
         assert watch.history["skipped_steps"].tolist() == [0] * 4
 
+    @pytest.mark.full
     def test_gradients_are_taken_before_transforms_and_clipping(self):
         """What the loss gave, also where the step is made of something else."""
         rules = [fg.Rule(".", gradient=fg.gradients.Scale(1e-3))]
@@ -117,6 +120,7 @@ class TestNumbers:
         expected = [norms[due] for norms in sgd_by_hand([LEARNING_RATE] * 4, 8)]
         assert_close(watch, *expected)
 
+    @pytest.mark.full
     def test_several_fits(self):
         """One Watch goes on through fits, and one that comes later begins where it comes."""
         model = compiled(fg.PerWeight(optimizers.SGD(LEARNING_RATE)))
@@ -136,6 +140,7 @@ class TestNumbers:
             )
             np.testing.assert_allclose(late.history[quantity], norms[[12, 14]], rtol=2e-4)
 
+    @pytest.mark.selected("compiled")
     @pytest.mark.parametrize("mode", ["eager", "compiled"])
     def test_accumulation(self, mode):
         """Real steps are recorded, with the mean gradient."""
@@ -155,6 +160,7 @@ class TestNumbers:
         assert watch.steps == [0, 2, 4, 6]
         assert_close(watch, *[n[::2] for n in sgd_by_hand([LEARNING_RATE] * 4, 8)])
 
+    @pytest.mark.selected("compiled")
     @pytest.mark.parametrize("mode", ["eager", "compiled"])
     def test_dropped_steps(self, mode):
         """A dropped step is no step: it is not recorded, but counted."""
@@ -184,6 +190,7 @@ class TestNumbers:
         )
         assert watch.history["gradient_norm"].max() < 100
 
+    @pytest.mark.full
     def test_held_weights(self):
         """Their gradient counts for 0 or what it is, their update for 0, and their rate for 0."""
         model = compiled(fg.PerWeight(OPTIMIZERS["adam"](), [fg.Rule("head", trainable=False)]))
@@ -195,6 +202,7 @@ class TestNumbers:
         start = [np.linalg.norm(value) for value in values(mlp().weights)]
         np.testing.assert_allclose(watch.history["weight_norm"][:, 2:], [start[2:]] * 4, rtol=1e-6)
 
+    @pytest.mark.full
     def test_a_rate_that_changes(self):
         """The rate is that of the time."""
         model = compiled(fg.PerWeight(optimizers.SGD(0.5), [fg.Rule("head", learning_rate=0.1)]))
@@ -377,6 +385,7 @@ class TestErrors:
 
 
 class TestUndisturbed:
+    @pytest.mark.selected("compiled")
     @pytest.mark.parametrize("mode", ["eager", "compiled"])
     def test_training_is_the_same(self, mode):
         """Step by step to the last bit; compiled, XLA may round otherwise what it also records."""

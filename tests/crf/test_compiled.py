@@ -66,6 +66,7 @@ def _signature(tf, shape):
     ]
 
 
+@pytest.mark.selected("compiled" if BACKEND == "jax" else "unknown_shape_by_xla")
 @pytest.mark.parametrize("mode", [eager, compiled, unknown_shape, unknown_shape_by_xla])
 def test_every_mode_gives_the_oracles_results(mode):
     """Eager, compiled, and compiled before the shape is known: the same numbers."""

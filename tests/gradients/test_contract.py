@@ -9,6 +9,7 @@ from keras import ops
 
 import drawn
 import finegrain as fg
+from compiling import JIT
 from covering import chosen, covering
 from finegrain import gradients
 from finegrain.gradients import GradientTransform
@@ -62,8 +63,7 @@ def compiled_towers(*, jit=True, without=()):
         if name not in without
     ]
     optimizer = fg.PerWeight(keras.optimizers.SGD(0.01, momentum=0.5), rules)
-    # Keras compiles for torch with Dynamo only on request, which is not our matter.
-    how = {"jit_compile": BACKEND != "torch"} if jit else {"run_eagerly": True}
+    how = {"jit_compile": JIT} if jit else {"run_eagerly": True}
     model.compile(optimizer, "mse", **how)
     return model
 
@@ -115,6 +115,13 @@ def test_it_does_something(name):
     assert not all(map(np.array_equal, results, given))
 
 
+@pytest.mark.selected(
+    "clip_norm_1-float16",
+    "adaptive_clip-bfloat16",
+    "normalize-bfloat16",
+    "dropout-float16",
+    "momentum-float32",
+)
 @pytest.mark.parametrize(
     ("name", "dtype"), covering(TRANSFORMS, ["float32", "float16", "bfloat16"])
 )

@@ -164,6 +164,7 @@ def scheme_of(matrix):
     return Scheme()
 
 
+@pytest.mark.selected("constraints0")
 @pytest.mark.parametrize("constraints", [ALLOWED, scheme_of(ALLOWED), ALLOWED.tolist()])
 def test_constraints_in_decoding(constraints):
     """What is forbidden is never decoded, however much the scores ask for it."""

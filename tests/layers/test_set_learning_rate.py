@@ -176,14 +176,13 @@ def test_gradient_descent_is_per_weight(options, multiplier):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("make", "multiplier", "atol"),
     [
         (lambda: optimizers.Adam(1e-3, epsilon=1e-12), 3.0, 1e-5),
-        pytest.param(lambda: optimizers.Lion(1e-3), 4.0, 1e-6, marks=pytest.mark.full),
-        pytest.param(
-            lambda: optimizers.RMSprop(1e-3, epsilon=1e-12), 3.0, 1e-4, marks=pytest.mark.full
-        ),
+        (lambda: optimizers.Lion(1e-3), 4.0, 1e-6),
+        (lambda: optimizers.RMSprop(1e-3, epsilon=1e-12), 3.0, 1e-4),
     ],
     ids=["adam", "lion", "rmsprop"],
 )
@@ -299,6 +298,7 @@ def test_wraps_a_built_layer_without_a_trace_in_outputs(kind):
             np.testing.assert_allclose(phi * 3, theta, rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "make", [Owner, lambda: keras.Sequential([wrapped(Tower()), layers.Dense(1)])]
 )
@@ -358,6 +358,7 @@ def test_regularizers_see_theta():
     assert float(numpy(sum(theirs.losses))) > 0.03
 
 
+@pytest.mark.full
 def test_activity_regularizer_counts_once():
     """As does `add_loss`, in eager calls, `fit` and `evaluate`."""
     make = lambda: layers.Dense(3, activity_regularizer=keras.regularizers.L2(1.0))  # noqa: E731
@@ -439,6 +440,7 @@ def test_a_variable_of_another_layer_is_read_as_it_is():
 # --- Calls ---
 
 
+@pytest.mark.full
 def test_masks_go_in_and_come_out():
     """The wrapped layer gets the mask of its input and hands on its own."""
     words = np.array([[1, 2, 0], [3, 0, 0]])
@@ -468,6 +470,7 @@ def test_training_reaches_the_layer():
     np.testing.assert_array_equal(model.predict(X, verbose=0), X)
 
 
+@pytest.mark.full
 def test_tensors_beside_options():
     """A layer of several inputs takes its options, by name, with masks beside them."""
     drawn.seed_keras(0)
@@ -606,6 +609,7 @@ def test_a_frozen_layer_can_be_wrapped():
     assert wrapper.get_config()["trainable"] is False
 
 
+@pytest.mark.full
 def test_weight_files(tmp_path):
     """A `.weights.h5` holds φ: it fits a model that was built afresh."""
     model = vector_model(nested, wrapped)
@@ -617,6 +621,7 @@ def test_weight_files(tmp_path):
     np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
+@pytest.mark.full
 def test_copies_are_models_of_their_own():
     """Cloned and pickled models have wrappers and weights of their own."""
     model = perceptron(wrapped)
@@ -688,6 +693,7 @@ def test_arguments_of_the_wrapped_layer():
     assert parameters["adaptive"].default is inspect.Parameter.empty
 
 
+@pytest.mark.full
 def test_lost_weights_are_an_error():
     """Quantization puts weights in the place of those that were divided."""
     model = perceptron(wrapped)

@@ -410,6 +410,7 @@ def alternating():
     return keras.Model(inputs, CRF(2, constraints=FORBIDDEN)(hidden))
 
 
+@pytest.mark.selected("raise")
 @pytest.mark.parametrize("policy", ["raise", "drop"])
 def test_wrong_labels_in_fit(alternating, policy):
     """Named by the step that meets them, compiled or not; forbidden ones may be dropped."""

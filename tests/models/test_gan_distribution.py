@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_on_eight_devices(tmp_path):
     """Losses, scores, samples and weights agree: noise, penalty, statistics and averages too."""
     one, eight = train(devices=1), on_devices("models.distributed", 8, tmp_path)

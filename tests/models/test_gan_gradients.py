@@ -236,6 +236,7 @@ def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
         np.testing.assert_allclose(whole, without, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 def test_spectral_normalization():
     """The score is that of kernels divided by σ, which has a gradient, on each backend."""
     generator, _ = networks()

@@ -7,10 +7,10 @@ from keras import layers, ops
 
 import drawn
 import finegrain as fg
+from compiling import XLA
 from models.games import LABELS, LATENT, X, conditional, labelled_networks, networks, neutral_noise
-from routing.differentiate import BACKEND, array, arrays
+from routing.differentiate import array, arrays
 
-JIT = True if BACKEND == "tensorflow" else "auto"
 TRAIN = """
 import sys
 from unittest import mock
@@ -39,7 +39,7 @@ def whole_gan():
     generator, discriminator = labelled_networks(rate=0.3)
     gan = fg.models.GAN(generator, discriminator, gradient_penalty="wgan_gp", ema_momentum=0.8)
     rule = fg.Rule(generator, learning_rate_multiplier=0.5)
-    gan.compile(fg.PerWeight(keras.optimizers.Adam(0.01), [rule]), jit_compile=JIT)
+    gan.compile(fg.PerWeight(keras.optimizers.Adam(0.01), [rule]), jit_compile=XLA or "auto")
     return gan
 
 
@@ -68,7 +68,6 @@ def test_resumes_to_the_bit(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.slow
 @pytest.mark.parametrize("other", ["jax", "torch", "tensorflow"])
 def test_goes_on_from_another_backend(other, tmp_path, monkeypatch, elsewhere):
     """The same samples, the next three losses, and the weights they lead to."""
@@ -174,7 +173,8 @@ def test_generate():
     )
     assert not np.array_equal(gan.generate(5), gan.generate(5))
     in_parts = gan.generate(5, seed=drawn.seed(1), batch_size=2)
-    np.testing.assert_allclose(in_parts, gan.generate(5, seed=drawn.seed(1)), rtol=1e-6)
+    at_once = gan.generate(5, seed=drawn.seed(1))
+    np.testing.assert_allclose(in_parts, at_once, rtol=1e-6, atol=1e-6)
     assert in_parts.dtype == "float32"
     for n in (0, True, 2.0):
         with pytest.raises(ValueError, match="Received: n="):

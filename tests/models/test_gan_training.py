@@ -7,12 +7,12 @@ from keras import layers, ops
 
 import drawn
 import finegrain as fg
+from compiling import XLA
 from covering import chosen
 from models.games import LABELS, LATENT, X, labelled_networks, networks, neutral_noise
 from routing.differentiate import BACKEND, arrays
 
 # Keras leaves TensorFlow without XLA on a CPU.
-JIT = True if BACKEND == "tensorflow" else "auto"
 RULED = [(1.0, 1.0), (0.1, 1.0), (1.0, 0.1)]
 
 
@@ -53,7 +53,7 @@ def assert_moved(gan, before):
 def test_all_forms_of_data(labels):
     """Arrays, pairs, tf.data and DataLoader on each backend: the same steps to the same weights."""
     gan = fg.models.GAN(*(labelled_networks() if labels else networks()), seed=drawn.seed(0))
-    gan.compile(keras.optimizers.SGD(0.05), jit_compile=JIT)
+    gan.compile(keras.optimizers.SGD(0.05), jit_compile=XLA or "auto")
     start = arrays(gan.variables)
     ends, metrics = {}, {}
     for name, data in data_sets(*((X, LABELS) if labels else (X,))):
@@ -89,7 +89,7 @@ def test_ways_of_compiling_agree(monkeypatch):
     if BACKEND != "torch":  # TorchDynamo is slow to start, and Keras takes one step at a time
         ways |= {
             "compiled": {"jit_compile": True},
-            "two at a time": {"steps_per_execution": 2, "jit_compile": JIT},
+            "two at a time": {"steps_per_execution": 2, "jit_compile": XLA or "auto"},
         }
     ends = {}
     for name, way in ways.items():

@@ -15,6 +15,7 @@ from keras import optimizers
 
 import drawn
 import finegrain as fg
+from compiling import JIT
 
 LEARNING_RATE = 0.05
 
@@ -111,8 +112,7 @@ def compiled(
     """`model` (by default `mlp()`) with `optimizer`, compiled or step by step."""
     model = mlp() if model is None else model
     if jit:
-        # Keras compiles for torch with Dynamo only on request, which is not our matter.
-        model.compile(optimizer, "mse", jit_compile=keras.backend.backend() != "torch")
+        model.compile(optimizer, "mse", jit_compile=JIT)
     else:
         model.compile(optimizer, "mse", run_eagerly=True)
     return model

@@ -150,6 +150,7 @@ def test_a_function_as_policy():
     np.testing.assert_allclose(values(optimizer._velocities)[0], [7.0], rtol=1e-6)
 
 
+@pytest.mark.selected("bfloat16-AdaX", "float16-AdaptiveMoments")
 @pytest.mark.parametrize("make", [AdaptiveMoments, AdaX])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_weights_have_precise_moments(make, dtype):

@@ -165,6 +165,7 @@ def eventful():
 
 
 class TestScale:
+    @pytest.mark.selected("0.5-alignment")
     @pytest.mark.parametrize("estimator", ["alignment", "drift"])
     @pytest.mark.parametrize("rate", [1e-4, 0.5])
     def test_the_formulas(self, estimator, rate):
@@ -175,6 +176,7 @@ class TestScale:
         np.testing.assert_allclose(rate_of(optimizer), effective, rtol=1e-3)
         assert np.abs(np.diff(expected, axis=0)).max() > 5 * np.abs(expected[0] - 1).max()
 
+    @pytest.mark.full
     def test_the_formulas_without_a_bound(self):
         """A small spike does not hold up a scale that shrinks faster already."""
         own = {"gain_rate": 2, "max_change": None}
@@ -236,6 +238,7 @@ class TestScale:
         assert max(ends) < 0.35 * start
         assert max(ends) < 1.25 * min(ends)
 
+    @pytest.mark.full
     def test_no_gradient_no_growth(self):
         """Where nothing is to be learned any more, steps do not grow without bound."""
         optimizer = AdaptiveStepSize(optimizers.Adam(0.1))
@@ -261,6 +264,7 @@ class TestScale:
         seen = run(AdaptiveStepSize(optimizers.SGD(1.0)), [[1.0, 2.0]], (0.0, 0.0))
         np.testing.assert_allclose(np.linalg.norm(seen[0]), 1e-6 * np.sqrt(2), rtol=1e-4)
 
+    @pytest.mark.full
     def test_weight_decay_is_no_part_of_the_signal(self):
         """The scale is that of training without decay, if the gradients are."""
         gradients = drawn.generator(1).normal(size=(40, 3)) + 0.3

@@ -29,7 +29,7 @@ from optimizers.contract import (
 LIBRARY = ["adaptive_moments", "adax", "exponentiated_gradient", "adaptive_step_size"]
 # Where each is compiled, some stand for all: with other slots, another step state, or a division by
 # the rate.
-COMPILED = ["adam", "nadam", "muon", "adaptive_step_size"]
+COMPILED = ["adam", "adaptive_step_size"]
 
 
 def optimizers_from(turn):
@@ -279,6 +279,7 @@ def test_save_load_continue(name, tmp_path):
     assert_goes_on_alike(model, tmp_path / "model.keras", push)
 
 
+@pytest.mark.selected("clipped_accumulated_averaged")
 @pytest.mark.parametrize("arguments", [clipped_accumulated_averaged, scheduled_and_decayed])
 def test_save_load_continue_in_fit(arguments, tmp_path):
     """So it does in compiled `fit`, with accumulators (half filled), averages and a schedule."""

@@ -383,6 +383,7 @@ class TestBuild:
 
 
 class TestKeras:
+    @pytest.mark.selected("True")
     @both_forms
     def test_compiled_fit(self, normalize):
         """`fit` moves by the formula, compiled as well as step by step."""
@@ -459,6 +460,7 @@ class TestKeras:
         optimizer.build(positive_mlp().weights)
         assert [variable.name for variable in optimizer.variables] == ["iteration", "learning_rate"]
 
+    @pytest.mark.selected("accumulating")
     @pytest.mark.parametrize("kind", ["alone", "accumulating", "in_a_rule"])
     def test_save_load_continue(self, kind, tmp_path):
         """A model loaded from a file goes on as the one that wrote it, to the last bit."""

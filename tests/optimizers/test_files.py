@@ -80,6 +80,15 @@ def outcome(model):
 
 
 class TestBeforeTheFirstStep:
+    @pytest.mark.selected(
+        "layer-sequential",
+        "variable-subclassed",
+        "layers-builds itself",
+        "name-sequential",
+        "anchored-subclassed",
+        "either-builds itself",
+        "function-sequential",
+    )
     @every_model
     @pytest.mark.parametrize("selector", SELECTORS)
     def test_it_loads(self, selector, kind, tmp_path):

@@ -7,6 +7,7 @@ from keras import layers, ops, optimizers
 
 import drawn
 import finegrain as fg
+from compiling import JIT
 from covering import chosen
 from optimizers.contract import (
     LEARNING_RATE,
@@ -95,6 +96,13 @@ def assert_head_has_not_begun(model, name):
 
 
 class TestStill:
+    @pytest.mark.selected(
+        "sgd_momentum-multiplier",
+        "adam-rate",
+        "adafactor-trainable",
+        "nadam-schedule",
+        "schedule_free_adamw-trainable-and-multiplier",
+    )
     @every_way
     @every_optimizer
     def test_neither_weights_nor_slots_move(self, name, way):
@@ -123,6 +131,7 @@ class TestStill:
         assert state(model.optimizer)["encoder|kernel:step:iterations"] == 4
         assert state(model.optimizer)["head|kernel:step:iterations"] == 2
 
+    @pytest.mark.selected("adam-schedule", "adam-trainable")
     @pytest.mark.parametrize(
         ("name", "way"),
         [
@@ -141,6 +150,7 @@ class TestStill:
         train(model)
         assert_head_has_not_begun(model, name)
 
+    @pytest.mark.selected("multiplier", "trainable")
     @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has graphs without XLA")
     @pytest.mark.parametrize("way", ["multiplier", "rate", "trainable", "schedule"])
     def test_in_a_graph_without_xla(self, way):
@@ -190,13 +200,14 @@ class TestStill:
         apply(optimizer, weights, [[1.0], [1.0]])
         assert [float(v[0]) for v in values(weights)] == [0.0, -0.5]
 
+    @pytest.mark.full
     def test_all_weights_at_once(self):
         """A whole model may be held: steps count, and nothing moves."""
         model = held("adam", "trainable")
         model.compile(
             fg.PerWeight(OPTIMIZERS["adam"](), [fg.Rule(".", trainable=False)]),
             "mse",
-            jit_compile=BACKEND != "torch",
+            jit_compile=JIT,
         )
         train(model)
         assert_bit_equal(model, mlp())
@@ -227,6 +238,7 @@ class TestGradientsOfHeldWeights:
         np.testing.assert_allclose([left, right], [[-0.6, 0], [0, -0.8]], rtol=1e-6)
         assert head.tolist() == [1.0, 2.0]
 
+    @pytest.mark.selected("nan")
     @pytest.mark.parametrize("bad", BAD)
     def test_stay_out_of_the_global_norm_in_compiled_fit(self, bad):
         """So it is in the compiled step, where only the program knows what is held."""
@@ -341,7 +353,7 @@ HOLD_HEAD = [fg.Rule("head", trainable=False)]
 def towers(optimizer):
     """Two towers, compiled."""
     model = two_towers()
-    model.compile(optimizer, mean_output, jit_compile=BACKEND != "torch")
+    model.compile(optimizer, mean_output, jit_compile=JIT)
     return model
 
 
@@ -365,6 +377,13 @@ class ReleaseAt(keras.callbacks.Callback):
 
 
 class TestRelease:
+    @pytest.mark.selected(
+        "sgd_momentum-multiplier",
+        "adam-trainable-by-multiplier",
+        "adafactor-rate",
+        "nadam-trainable",
+        "schedule_free_adamw-multiplier",
+    )
     @pytest.mark.parametrize("way", [*RELEASES, RELEASE_OF_TRAINABLE_BY_MULTIPLIER])
     @every_optimizer
     def test_as_an_optimizer_that_begins_then(self, name, way):
@@ -403,6 +422,7 @@ class TestRelease:
         assert_moved(model)
         assert_bit_equal_part(model, plain, "head")
 
+    @pytest.mark.selected("adam-trainable-by-multiplier")
     @pytest.mark.parametrize(
         ("name", "way"),
         [
@@ -419,7 +439,7 @@ class TestRelease:
         """
         by_multiplier = way == RELEASE_OF_TRAINABLE_BY_MULTIPLIER
         model = held(name, "trainable" if by_multiplier else way)
-        model.compile(model.optimizer, "mse", jit_compile=BACKEND != "torch")
+        model.compile(model.optimizer, "mse", jit_compile=JIT)
         model.optimizer.build(model.weights)
         callback = ReleaseAt(1, RELEASES["multiplier" if by_multiplier else way])
         train(model, epochs=2, callbacks=[callback])
@@ -431,7 +451,7 @@ class TestRelease:
         assert state(model.optimizer)["head|bias:step:iterations"] == 4
         again = held(name, "trainable" if by_multiplier else way)
         again.optimizer.build(again.weights)
-        again.compile(again.optimizer, "mse", jit_compile=BACKEND != "torch")
+        again.compile(again.optimizer, "mse", jit_compile=JIT)
         again.set_weights(callback.weights)
         again.optimizer.load_own_variables(callback.stored)
         callback.release(again.optimizer)
@@ -458,7 +478,7 @@ class TestRelease:
         """A rule of `trainable=False` only, released by a multiplier, learns at rate × it."""
         model = unit_slope_model()
         optimizer = fg.PerWeight(optimizers.SGD(0.5), [fg.Rule("bias", trainable=False)])
-        model.compile(optimizer, mean_output, jit_compile=BACKEND != "torch")
+        model.compile(optimizer, mean_output, jit_compile=JIT)
         ones = np.ones((4, 1), "float32")
         model.fit(ones, ones, verbose=0)
         optimizer.set_multiplier("bias", 0.25)
@@ -468,6 +488,7 @@ class TestRelease:
         model.fit(ones, ones, verbose=0)
         assert [float(v.reshape(())) for v in values(model.weights)] == [-1.5, -0.125]
 
+    @pytest.mark.selected("multiplier", "trainable")
     @pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled on torch")
     @pytest.mark.parametrize("way", [*RELEASES, RELEASE_OF_TRAINABLE_BY_MULTIPLIER])
     def test_compiles_nothing(self, way):
@@ -520,7 +541,7 @@ class TestRelease:
     def test_with_accumulation_in_compiled_fit(self):
         """The same through `fit`: nothing of the head's accumulates while it is held."""
         model = held("adam", "trainable", gradient_accumulation_steps=2)
-        model.compile(model.optimizer, "mse", jit_compile=BACKEND != "torch")
+        model.compile(model.optimizer, "mse", jit_compile=JIT)
         callback = ReleaseAt(1, RELEASES["trainable"])
         model.fit(X[:12], Y[:12], batch_size=4, epochs=2, verbose=0, callbacks=[callback])
         assert not callback.stored["head|kernel:accumulated_gradients"].any()
@@ -529,6 +550,7 @@ class TestRelease:
             np.testing.assert_array_equal(start, now)
         assert_moved(model)
 
+    @pytest.mark.full
     def test_with_loss_scaling(self):
         """In mixed precision the head stays bit-still, and begins when it is released."""
         keras.config.set_dtype_policy("mixed_float16")
@@ -536,7 +558,7 @@ class TestRelease:
         model = mlp()
         # Keras's own first scale overflows for some steps, as many as the gradients are large.
         scaled = optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**7)
-        model.compile(scaled, "mse", jit_compile=BACKEND != "torch")
+        model.compile(scaled, "mse", jit_compile=JIT)
         callback = ReleaseAt(1, RELEASES["trainable"])
         train(model, epochs=2, callbacks=[callback])
         for start, now in zip(values(mlp().weights)[2:], callback.weights[2:], strict=True):
@@ -558,6 +580,7 @@ class TestConstraints:
         fill(model)
         return compiled(optimizer, model, jit=jit)
 
+    @pytest.mark.selected("multiplier-eager", "trainable-and-multiplier-compiled")
     @pytest.mark.parametrize("jit", [False, True], ids=["eager", "compiled"])
     @pytest.mark.parametrize("way", WAYS)
     def test_do_not_move_what_is_held(self, way, jit):
@@ -568,6 +591,7 @@ class TestConstraints:
         np.testing.assert_allclose(np.square(encoder).sum(axis=0), 1, rtol=1e-5)
         np.testing.assert_array_equal(head, values(mlp().weights)[2])
 
+    @pytest.mark.selected("skip")
     @pytest.mark.parametrize("policy", ["propagate", "skip"])
     def test_hold_again_after_the_release(self, policy):
         """Released, the weight is constrained; held once more, it stays."""

@@ -87,6 +87,7 @@ def assert_same_state(optimizer, other):
 
 
 class TestSkip:
+    @pytest.mark.selected("adam", "nadam", "schedule_free_adamw")
     @pytest.mark.parametrize("name", chosen(OPTIMIZERS, TRIED))
     def test_every_optimizer(self, name):
         """A bad step leaves weights, slots and counts as if it had never come."""
@@ -108,6 +109,7 @@ class TestSkip:
         assert optimizer.nonfinite_weights == {"head/kernel": 1}
         assert int(optimizer.iterations) == 3
 
+    @pytest.mark.selected("eager-nan", "compiled-nan")
     @every_mode_and_bad
     def test_in_fit(self, mode, bad):
         """A run with a bad batch is bit-equal to the run without it."""
@@ -124,6 +126,7 @@ class TestSkip:
         assert models[0].optimizer.nonfinite_weights == {w.path: 1 for w in models[0].weights}
         assert models[1].optimizer.nonfinite_weights == {}
 
+    @pytest.mark.selected("adam-eager", f"adam-{MODES[-1]}")
     @every_mode
     @pytest.mark.parametrize("name", ["sgd_momentum", "adam"])
     def test_finite_steps_are_those_of_the_optimizer_alone(self, name, mode):
@@ -140,6 +143,7 @@ class TestSkip:
         else:
             assert_bit_equal(guarded, plain)
 
+    @pytest.mark.selected(MODES[-1])
     @every_mode
     def test_names_the_weights_and_counts(self, mode):
         """Only what was not finite is named, with the number of steps."""
@@ -156,6 +160,7 @@ class TestSkip:
                 now[:, 0], before[:, 0] - 0.1 * X[8:12].mean(axis=0), rtol=1e-5, atol=1e-6
             )
 
+    @pytest.mark.selected(MODES[-1])
     @every_mode
     def test_with_accumulation(self, mode):
         """A bad micro-step is dropped, not the sum that was there before it."""
@@ -273,6 +278,7 @@ class TestSkip:
         propagating.load_weights(tmp_path / "skip.weights.h5")
         assert_same_state_but_count(propagating.optimizer, skipping.optimizer)
 
+    @pytest.mark.full
     def test_loss_scaling_looks_first(self):
         """In mixed precision Keras drops the step itself, for its scale's sake."""
         keras.config.set_dtype_policy("mixed_float16")
@@ -303,6 +309,7 @@ def assert_same_state_but_count(optimizer, other):
 
 
 class TestPropagate:
+    @pytest.mark.selected("eager-nan", "graph-nan", "compiled-nan")
     @every_mode_and_bad
     def test_reaches_the_weights(self, mode, bad):
         """As in Keras: what is not finite spreads, and nothing is counted."""
@@ -324,6 +331,7 @@ class TestRaise:
     def model(self, mode):
         return towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="raise"), mode)
 
+    @pytest.mark.selected("eager-nan", "compiled-nan")
     @every_mode_and_bad
     def test_out_of_fit(self, mode, bad):
         """The error names the weights; they are finite, and the model goes on to be trained."""
@@ -345,6 +353,7 @@ class TestRaise:
             assert np.isfinite(now).all()
             assert not np.array_equal(before, now)
 
+    @pytest.mark.selected("eager", "compiled")
     @every_mode
     def test_stops_at_the_bad_step(self, mode):
         """Weights and state are those of the steps before it, where need be by the callback."""
@@ -380,6 +389,7 @@ class TestRaise:
         fit(model, [X, poisoned([9], np.nan)], callbacks=[fg.callbacks.TerminateOnNonFinite()])
         assert model.optimizer.inner_optimizer.skipped_steps == 0
 
+    @pytest.mark.selected("compiled")
     @pytest.mark.skipif(BACKEND == "torch", reason="Keras has it on the other backends only")
     @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "eager"])
     def test_several_steps_in_one_execution(self, mode):
@@ -393,6 +403,7 @@ class TestRaise:
         assert all(np.isfinite(value).all() for value in values(model.weights))
         fit(model, [X, X])
 
+    @pytest.mark.selected(MODES[-1])
     @every_mode
     def test_finite_steps_raise_nothing(self, mode):
         """The check by itself is no error."""
@@ -414,6 +425,7 @@ class TestRaise:
             forgotten = BACKEND == "jax" and mode == "eager"
             assert model.optimizer.skipped_steps == (0 if forgotten else count)
 
+    @pytest.mark.selected("eager", MODES[-1])
     @every_mode
     def test_train_on_batch(self, mode):
         """It raises at once where nothing is compiled, else `raise_if_nonfinite` does, once."""

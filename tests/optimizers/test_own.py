@@ -80,7 +80,7 @@ def test_rosenbrock(name):
     optimizer = OWN[name](learning_rate=rates.get(name, 2e-2), global_clipnorm=1.0)
     if name == "exponentiated_gradient":
         optimizer = OWN[name](learning_rate=1e-3)
-    x, y = minimized(optimizer, gradient, [0.25, 1.5], 3000)
+    x, y = minimized(optimizer, gradient, [0.25, 1.5], 2000)
     assert (1 - x) ** 2 + 100 * (y - x**2) ** 2 < 0.05
 
 
@@ -136,6 +136,11 @@ CASES = {
 }
 
 
+@pytest.mark.selected(
+    "adax-plain",
+    "adaptive_moments-plain",
+    "adaptive_step_size_scale-clipped, accumulated, averaged",
+)
 @pytest.mark.parametrize(("name", "case"), covering(OWN, CASES, also=[("adax", "plain")]))
 def test_save_load_continue(name, case, tmp_path):
     """In `fit`, to the last bit."""
@@ -154,6 +159,7 @@ def test_save_load_continue(name, case, tmp_path):
     assert not all(map(np.array_equal, before, values(model.weights)))
 
 
+@pytest.mark.selected("adaptive_moments-mixed_float16", "adaptive_step_size_product-mixed_bfloat16")
 @pytest.mark.parametrize(("name", "policy"), covering(OWN, ["mixed_float16", "mixed_bfloat16"]))
 def test_mixed_precision(name, policy):
     keras.config.set_dtype_policy(policy)
@@ -167,6 +173,7 @@ def test_mixed_precision(name, policy):
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
+@pytest.mark.selected("adax")
 @some_optimizers
 def test_compiled_is_as_step_by_step(name):
     """With constraints and the clipping of values."""

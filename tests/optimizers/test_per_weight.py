@@ -126,6 +126,7 @@ def _quarter():
 
 
 class TestCallbacks:
+    @pytest.mark.selected("epoch-float32", "epoch-and-rate-mixed_float16")
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
     @pytest.mark.parametrize(
         "schedule",
@@ -628,6 +629,7 @@ class TestModels:
         rows = layers.Flatten()(layers.Embedding(7, 2, name="lookup")(tokens))
         return keras.Model(tokens, layers.Dense(1, name="head")(inner(rows)), name="renamed")
 
+    @pytest.mark.selected("lookup-adam-True", "shared-adam-False")
     @pytest.mark.parametrize("jit", [False, True])
     @pytest.mark.parametrize("name", chosen(["sgd_momentum", "adam", "adagrad"], ["adam"]))
     @pytest.mark.parametrize("kind", ["lookup", "shared"])
@@ -640,6 +642,7 @@ class TestModels:
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
             assert np.abs(mine).max() > 0
 
+    @pytest.mark.selected("True-global norm")
     @pytest.mark.parametrize("arguments", [{}, {"global_clipnorm": 0.1}], ids=["", "global norm"])
     @pytest.mark.parametrize("jit", [False, True])
     def test_a_held_embedding(self, jit, arguments):

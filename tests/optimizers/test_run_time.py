@@ -11,6 +11,7 @@ import pytest
 from keras import layers, ops, optimizers
 
 import finegrain as fg
+from compiling import JIT
 from optimizers.contract import (
     LEARNING_RATE,
     ONES,
@@ -38,7 +39,6 @@ from optimizers.contract import (
 )
 
 BACKEND = keras.backend.backend()
-JIT = BACKEND != "torch"
 
 
 def schedule(*rates):
@@ -196,6 +196,7 @@ class TestSetLearningRate:
         model.optimizer.set_learning_rate("own", 2.0)
         assert moved_by(model) == [0.5, 2.0]
 
+    @pytest.mark.selected("nan", "fast")
     @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "fast", None, True])
     def test_to_nonsense(self, bad):
         """A number that is finite and not negative, or an error that leaves all as it was."""
@@ -375,6 +376,7 @@ class TestOwnOptimizers:
 
 
 class TestWeightDecay:
+    @pytest.mark.selected("0.0-adam", "0.3-sgd", "0.3-muon")
     @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion", "muon", "rmsprop"])
     @pytest.mark.parametrize("decay", [0.0, 0.3])
     def test_as_an_optimizer_of_that_decay(self, name, decay):
@@ -703,6 +705,7 @@ class TestCallbacks:
         assert_moved(whole)
         assert_bit_equal(again, whole)
 
+    @pytest.mark.full
     @pytest.mark.skipif(
         importlib.util.find_spec("tensorflow") is None, reason="Keras writes with TensorFlow"
     )

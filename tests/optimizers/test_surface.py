@@ -83,6 +83,7 @@ class TestSurface:
         with pytest.raises(AttributeError, match="'PerWeight' object has no attribute 'nothing'"):
             _ = wrapped.nothing
 
+    @pytest.mark.full
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize(
         ("name", "change"),
@@ -178,6 +179,7 @@ class TestExclusionFromWeightDecay:
         np.testing.assert_array_equal(values(weights), values(alone))
 
     # Learned step sizes decay the weights of a group at the mean of its own.
+    @pytest.mark.selected("adam", "adamw", "muon", "adax")
     @pytest.mark.parametrize(
         "name", sorted(set(OPTIMIZERS) - WITHOUT_WEIGHT_DECAY - {"adaptive_step_size"})
     )

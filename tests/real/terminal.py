@@ -31,6 +31,8 @@ class Terminal:
         home = folder / "home"
         home.mkdir()
         environment = elsewhere.environment(BACKEND)
+        if FULL:
+            environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # as a user's processes
         own = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": environment["PYTHONPATH"]}
         self.environment = environment | {
             "HOME": str(home),

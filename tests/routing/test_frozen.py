@@ -110,6 +110,9 @@ def call_of(layer, is_frozen):
     return lambda x, training: call(x, training=training) if takes_training else call(x)
 
 
+@pytest.mark.selected(
+    "dense-eager", "batch normalization-compiled", "lstm-compiled", "reparametrized-compiled"
+)
 @every_way
 def test_gradient_reaches_the_inputs_alone(member, compiled):
     """The one of the unfrozen call there, and exact zeros at every weight."""
@@ -125,6 +128,7 @@ def test_gradient_reaches_the_inputs_alone(member, compiled):
 
 
 # The LSTM, which JAX would compile for each of many calls, is compared with its free call above.
+@pytest.mark.selected("dense", "batch normalization", "reparametrized")
 @pytest.mark.parametrize(
     "member", [m for m in MEMBERS if m.name != "lstm"], ids=lambda member: member.name
 )
@@ -196,6 +200,7 @@ def test_second_derivatives():
     assert any(gradient.any() for gradient in free.weights)
 
 
+@pytest.mark.selected("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     """Half precision inside, whole weights outside."""
@@ -259,6 +264,7 @@ def critic():
 
 
 # Keras says so of the critic, which no other loss reaches here.
+@pytest.mark.selected("compiled")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["plain", "compiled"])
 def test_inside_fit(jit_compile):
@@ -401,6 +407,7 @@ def test_inside_custom_gradient():
     assert not any(gradient.any() for gradient in result.weights)
 
 
+@pytest.mark.selected("dense", "lstm", "nested")
 @every_member
 def test_unbuilt_layers_are_built(member):
     """By the first frozen call, with weights that train afterwards."""

@@ -104,6 +104,7 @@ def test_frozen(order, monkeypatch):
     assert races(lambda: play(order, jit_compile=False))
 
 
+@pytest.mark.full
 def test_ways_of_running_agree():
     losses = []
     for how in ({"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}):

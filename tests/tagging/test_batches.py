@@ -227,6 +227,15 @@ def model():
     return model
 
 
+@pytest.mark.selected(
+    "one batch-0",
+    "one length-1",
+    "few long-0",
+    "few short-1",
+    "three lengths-0",
+    "three lengths-1",
+    "two rare-1",
+)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("lengths", MIXTURES.values(), ids=MIXTURES)
 def test_fit_with_several_lengths(model, lengths, seed):

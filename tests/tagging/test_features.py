@@ -186,6 +186,7 @@ def test_odd_text_is_unknown_where_it_was_not_learned(text):
     assert encoded[:, 0].tolist() == [*expected, PADDING]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_saved_model_needs_no_vocabulary_beside_it(text, tmp_path):
     """A loaded layer knows the same characters, pairs and words, and gives the same vectors."""

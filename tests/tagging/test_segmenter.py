@@ -209,12 +209,14 @@ def test_blanks_come_back_as_elements_of_their_own(trained, blank):
     assert trained.segment(blank) == [blank]
 
 
+@pytest.mark.full
 def test_the_words_were_learned(trained):
     """The trained segmenter finds most words of new sentences, and not as single characters."""
     assert trained.score(VALIDATION).f1 > 0.85
     assert trained.segment("thecatsat") == ["the", "cat", "sat"]
 
 
+@pytest.mark.full
 def test_tags_spell_words(loaded):
     """Even a model that prefers what is forbidden gives only sequences that spell words."""
     head = loaded.model.get_layer("crf")
@@ -234,6 +236,7 @@ def test_tags_spell_words(loaded):
 # Training.
 
 
+@pytest.mark.full
 def test_each_epoch_is_scored_as_it_is(trained_with_notes):
     """The score in the logs is that of the weights after this epoch, and no score is the next."""
     _, notes = trained_with_notes
@@ -243,6 +246,7 @@ def test_each_epoch_is_scored_as_it_is(trained_with_notes):
     assert notes.logs[-1]["loss"] < 0.5 * notes.logs[0]["loss"]
 
 
+@pytest.mark.full
 def test_the_best_epoch_stays(trained_with_notes):
     """After training the weights are those of the epoch of the highest F1, as is the score."""
     trained, notes = trained_with_notes
@@ -251,6 +255,7 @@ def test_the_best_epoch_stays(trained_with_notes):
     assert trained.validation_score.f1 == max(notes.looks)
 
 
+@pytest.mark.full
 def test_validation_score(trained):
     """`validation_score` is the score on the validation sentences, but for the OOV figures."""
     predicted = trained.segment_many("".join(words) for words in VALIDATION)
@@ -292,14 +297,8 @@ def test_same_seed_same_weights(trained):
     assert_same(values(train().model.weights), values(trained.model.weights))
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param("on_epoch_begin", marks=pytest.mark.full),
-        "on_train_batch_end",
-        pytest.param("on_epoch_end", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("moment", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
 def test_ctrl_c_leaves_the_best_epoch(moment, tmp_path):
     """Interrupted in the third epoch, the best weights so far are in the model and in the file."""
     calls = {
@@ -378,6 +377,7 @@ def test_ctrl_c_before_the_first_epoch_ends(tmp_path):
     assert segmenter.validation_score.f1 > 0.5
 
 
+@pytest.mark.full
 def test_transitions_learn_at_their_own_rate(trained):
     """The multiplier is that of transitions, start and end, and of nothing else."""
     rows = trained.model.optimizer.describe(trained.model).to_dicts()
@@ -396,6 +396,7 @@ def test_transitions_at_multiplier_zero_do_not_move():
     assert np.abs(values([still.model.get_layer("crf").bias])[0]).min() > 0
 
 
+@pytest.mark.full
 def test_transitions_of_a_crf(trained):
     """They are (tags, tags) numbers, and learned: what spells words has the higher scores."""
     assert trained.transitions.shape == (4, 4)
@@ -529,6 +530,7 @@ def test_words_of_a_second_fit_are_no_longer_new(loaded):
 # Files.
 
 
+@pytest.mark.full
 def test_load_gives_the_same_segmenter(trained, loaded):
     """Segmentation, transitions and score are those that were saved, OOV recall included."""
     assert loaded.segment_many(TEXTS) == trained.segment_many(TEXTS)
@@ -539,6 +541,7 @@ def test_load_gives_the_same_segmenter(trained, loaded):
     assert 0 < result.oov_rate < 0.5
 
 
+@pytest.mark.full
 def test_save_to_wrote_the_best_epoch_alone(trained, folder):
     """The folder holds the file that was asked for and nothing else."""
     assert [file.name for file in folder.iterdir()] == ["best.keras"]
