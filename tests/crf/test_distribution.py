@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.full
 def test_on_eight_devices(tmp_path):
     """Loss, metrics, predictions and weights agree; a device has one example of each batch."""
     one, eight = train(devices=1), on_devices("crf.distributed", 8, tmp_path)

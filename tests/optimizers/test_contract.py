@@ -34,7 +34,7 @@ COMPILED = ["adam", "adaptive_step_size"]
 
 def optimizers_from(turn):
     """Every optimizer; in the selection those of a turn: each has some of these tests."""
-    turns = [*list(OPTIMIZERS)[turn::4], *LIBRARY[turn % 2 :: 2]]
+    turns = [*list(OPTIMIZERS)[turn::6], *LIBRARY[turn % 2 :: 2]]
     return pytest.mark.parametrize("name", chosen(OPTIMIZERS, turns))
 
 
@@ -325,7 +325,7 @@ def assert_goes_on_alike(model, path, go_on):
     assert not all(map(np.array_equal, before, values(model.weights)))
 
 
-@optimizers_from(0)
+@optimizers_from(4)
 def test_resume_under_other_rules(name, tmp_path):
     """The state follows the weights into other groups: the run goes on to the last bit."""
     model = push(compiled(fg.PerWeight(OPTIMIZERS[name](), groups(0.1, 2.0))))
@@ -343,7 +343,7 @@ def test_resume_under_other_rules(name, tmp_path):
     assert_bit_equal(push(resumed), push(model))
 
 
-@optimizers_from(1)
+@optimizers_from(5)
 def test_set_weights(name):
     """`set_weights` takes what `variables` hold: an optimizer so filled goes on alike."""
     model, copy = mlp(), mlp()
