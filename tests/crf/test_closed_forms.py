@@ -270,3 +270,22 @@ def test_nothing_moves_an_impossible_chain(per_step):
     found = gradients(lambda scores, _: ops.sum(LinearChain(**scores).log_partition()), parts, {})
     for name, slope in found.items():
         np.testing.assert_array_equal(slope, np.zeros_like(slope), err_msg=name)
+
+
+@pytest.mark.selected("start-156.25", "end-10000.0", "transitions-1e+30")
+@pytest.mark.parametrize("lead", [10.0, 156.25, 1e4, 1e30])
+@pytest.mark.parametrize("part", ["start", "end", "transitions"])
+def test_what_is_far_behind_is_pulled_up(part, lead):
+    """A possible tag comes nearer whatever the distance, though its share is 0 by rounding."""
+    parts = {
+        "emissions": np.zeros((1, 2, 2), "float32"),
+        "transitions": np.zeros((2, 2), "float32"),
+        "start": np.zeros(2, "float32"),
+        "end": np.zeros(2, "float32"),
+    }
+    behind = (1, 1) if part == "transitions" else 1
+    parts[part][behind] = -lead
+    tags = np.array([[1, 1]])
+    found = gradients(lambda scores, _: ops.sum(LinearChain(**scores).log_prob(tags)), parts, {})
+    share = np.exp(-lead) / (np.exp(-lead) + (3 if part == "transitions" else 1))
+    np.testing.assert_allclose(found[part][behind], 1 - share, rtol=1e-5)

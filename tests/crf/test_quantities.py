@@ -263,7 +263,8 @@ def gradient_of(name, oracle: EnumeratedChain, weight, allowed) -> list[np.ndarr
         each = [np.sum(weight * pair_counts(oracle, s)) for s in oracle.sequences]
         return covariances(oracle, np.array(each))
     if name == "entropy":  # H = log Z − E s, so ∂H = −cov(s, counts)
-        return covariances(oracle, -weight * np.maximum(oracle.scores, -1e9))
+        behind = oracle.scores - oracle.scores.max()  # large scores alike would cost digits
+        return covariances(oracle, -weight * np.maximum(behind, -1e9))
     inside = permitted(oracle, allowed)
     scores = np.where(inside, oracle.scores, -np.inf)
     given_allowed = np.exp(scores - log_sum_exp(scores))

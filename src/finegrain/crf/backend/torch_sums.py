@@ -180,7 +180,8 @@ def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
         value -= lost.sum(1) + links + peaks[1] + peaks[2]
     if empty is not None:
         value = torch.where(empty, 0, value)
-    saved = (marginals, left, right, share, moves, first > 0, labels, pairs, value, *steps)
+    possible = scores.start > -math.inf
+    saved = (marginals, left, right, share, moves, possible, labels, pairs, value, *steps)
     return Found(value, saved, _backward)
 
 
