@@ -39,6 +39,7 @@ def served(model, tokens, folder):
 
 
 # PyTorch's and Keras's own, on the way of an export.
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_exported_models(tmp_path):

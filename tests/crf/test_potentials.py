@@ -83,6 +83,7 @@ def test_decode_of_no_time():
     assert numpy(decode(np.zeros((2, 0 + 3 + 2, 3 + 1), "float32"))).shape == (2, 0)
 
 
+@pytest.mark.full
 def test_decode_of_no_examples():
     """An empty batch decodes to an empty batch."""
     assert numpy(decode(np.zeros((0, 2 + 3 + 2, 3 + 1), "float32"))).shape == (0, 2)

@@ -180,6 +180,7 @@ class TestAdaptiveClip:
         ]
         assert_close(applied(AdaptiveClip(ratio, epsilon), gradients, weights), expected)
 
+    @pytest.mark.full
     def test_layers(self):
         """A dense kernel, a convolution's kernel, and both biases."""
         convolution, dense = keras.layers.Conv2D(3, 2), keras.layers.Dense(4)

@@ -94,6 +94,7 @@ def test_without_transitions_it_is_a_softmax():
     np.testing.assert_allclose(numpy(ours), numpy(ops.sum(theirs, axis=1)), rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["mixed_float16", "float16", "bfloat16"])
 def test_half_precision_is_only_for_the_projection(dtype):
     """Potentials are float32, and transitions come through without rounding to half precision."""

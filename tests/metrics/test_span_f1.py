@@ -102,6 +102,7 @@ def test_by_hand():
     assert float(metric.result()) == pytest.approx(1 / 4)
 
 
+@pytest.mark.full
 def test_span_across_what_does_not_count():
     """Later pieces of a word, whose true tag is −100, neither part a span nor lengthen it."""
     scheme = SCHEMES["BIO"]
@@ -111,6 +112,7 @@ def test_span_across_what_does_not_count():
     assert float(metric.result()) == 1.0
 
 
+@pytest.mark.full
 def test_nothing_counts_as_zero():
     metric = fg.metrics.SpanF1(SCHEMES["BIO"], "macro")
     assert float(metric.result()) == 0.0

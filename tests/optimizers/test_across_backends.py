@@ -43,8 +43,8 @@ def written_on(tmp_path_factory, elsewhere):
 
 
 @pytest.mark.parametrize("name", NAMES)
-# The selection has the first.
-@pytest.mark.parametrize("other", chosen(OTHERS, [OTHERS[0]]))
+# A file is the same whoever reads it: in the selection JAX reads PyTorch's, and PyTorch reads all.
+@pytest.mark.parametrize("other", chosen(OTHERS, OTHERS[:1] if BACKEND == "jax" else []))
 def test_a_file_of_another_backend_goes_on_here(name, other, written_on):
     """What this backend makes of the file equals, up to rounding, what the other made of it."""
     folder = written_on(other)

@@ -62,6 +62,9 @@ def test_the_sentences_are_of_several_lengths():
     assert len(lengths) > 1000 // SHARE
 
 
+@pytest.mark.skipif(
+    BACKEND == "torch" and not FULL, reason="test_cli.py starts the same processes on torch"
+)
 def test_a_book_is_segmented(desk):
     """No character is lost, and the score is that of the words that come out."""
     text = desk.run("finegrain", "segment", "words.keras", "book.txt")

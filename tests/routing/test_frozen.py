@@ -353,6 +353,7 @@ def test_frozen_in_frozen():
     np.testing.assert_allclose(array(inner.moving_mean), 0.5 * x.mean(0), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.full
 def test_frozen_and_free_in_one_loss():
     """The generator's and the discriminator's gradients from one loss: the source's identity.
 

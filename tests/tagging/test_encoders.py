@@ -129,6 +129,7 @@ def test_named_encoders_do_not_depend_on_padding(name):
         np.testing.assert_allclose(outputs[: len(row)], alone, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_cnn_sees_eight_characters_to_either_side():
     """A changed character changes what is at most 8 positions away, and nothing beyond."""
     model = characters_model(get_encoder("cnn", 32, 0.0))
