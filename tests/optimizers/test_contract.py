@@ -48,6 +48,13 @@ def clipped_accumulated_averaged():
     }
 
 
+def that_lead_away(name):
+    """Arguments of steps that cannot lead back: Lion's, all of one size, might cancel out."""
+    if name != "lion":
+        return {}
+    return {"learning_rate": keras.optimizers.schedules.ExponentialDecay(LEARNING_RATE, 1, 0.7)}
+
+
 def scheduled_and_decayed():
     """A schedule as base rate, and weight decay, which follows the rate of each group."""
     schedule = keras.optimizers.schedules.ExponentialDecay(LEARNING_RATE, 2, 0.5)
@@ -74,7 +81,7 @@ def assert_like_plain(name, **arguments):
 @pytest.mark.parametrize("name", chosen(OPTIMIZERS, COMPILED))
 def test_multiplier_one_is_nothing(name):
     """Groups of multiplier 1 change nothing."""
-    assert_like_plain(name)
+    assert_like_plain(name, **that_lead_away(name))
 
 
 VARIANTS = {
@@ -172,8 +179,9 @@ def test_multiplier_one_in_a_graph_without_xla(name):
 def test_mixed_float16_of_multiplier_one(name):
     """`compile` puts loss scaling round PerWeight as it does round any optimizer."""
     keras.config.set_dtype_policy("mixed_float16")
-    plain = train(compiled(OPTIMIZERS[name](), jit=True))
-    grouped = train(compiled(fg.PerWeight(OPTIMIZERS[name](), groups()), jit=True))
+    arguments = that_lead_away(name)
+    plain = train(compiled(OPTIMIZERS[name](**arguments), jit=True))
+    grouped = train(compiled(fg.PerWeight(OPTIMIZERS[name](**arguments), groups()), jit=True))
     for model in (plain, grouped):
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert isinstance(grouped.optimizer.inner_optimizer, fg.PerWeight)
