@@ -66,7 +66,8 @@ demo: $(call stamp,demo-$(demo_backend))
 test: others = not one_backend and not full
 test: export FINEGRAIN_REAL ?= small
 # Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less.
-# `make test-all` and `make test-real` have all of it.
+# Processes that tests start do as they do: what two of them compute is compared. `make test-all`
+# and `make test-real` have all of it.
 test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-all: others = not one_backend
 test-all: export FINEGRAIN_XLA = 1

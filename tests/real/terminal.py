@@ -32,8 +32,6 @@ class Terminal:
         home.mkdir()
         environment = elsewhere.environment(BACKEND)
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # a user has none
-        if FULL:
-            environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)  # as a user's processes
         own = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": environment["PYTHONPATH"]}
         self.environment = environment | {
             "HOME": str(home),
