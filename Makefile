@@ -88,7 +88,8 @@ test test-real test-all: export TF_NUM_INTEROP_THREADS = 1
 test test-real test-all: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/build/jax-cache
 test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test test-real test-all: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
-# What was compiled of Python is kept as well.
+# Python keeps its bytecode, also where the environment says otherwise: else each worker compiles the
+# tests and the package anew.
 test test-real test-all: export PYTHONDONTWRITEBYTECODE =
 # Not the settings that somebody keeps in ~/.keras.
 test test-real test-all: export KERAS_HOME = $(CURDIR)/$(LOGS)/keras

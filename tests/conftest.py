@@ -17,35 +17,10 @@ import pytest
 from hypothesis import settings
 
 import drawn
+from covering import mark_the_unselected
 
 if TYPE_CHECKING:
     from elsewhere import Elsewhere
-
-ELSEWHERE = [
-    "tests/optimizers/test_across_backends.py",
-    "tests/crf/test_across_backends.py",
-    "tests/models/test_gan_saving.py",
-]
-"""Files that ask other backends most: they share the processes of these."""
-
-LONGEST = [
-    *ELSEWHERE,
-    "tests/real/test_segmenter.py",
-    "tests/test_cli.py",
-    "tests/real/test_bert.py",
-    "tests/optimizers/test_distribution.py",
-    "tests/real/test_readme.py",
-    "tests/tagging/test_segmenter.py",
-    "tests/crf/test_distribution.py",
-    "tests/losses/test_crf.py",
-    "tests/optimizers/test_holding.py",
-    "tests/optimizers/test_nonfinite.py",
-    "tests/optimizers/test_contract.py",
-    "tests/optimizers/test_run_time.py",
-    "tests/routing/test_frozen.py",
-    "tests/layers/test_set_learning_rate.py",
-]
-"""Files to begin with, so that no worker is left with one of them at the end."""
 
 # Compiling the first example may take as long as it takes. What is drawn depends on the seed alone.
 settings.register_profile(
@@ -62,36 +37,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what selections spare, and puts first what takes longest."""
-    found: dict[str, int] = {}
-    for item in items:
-        if mark := item.get_closest_marker("selected"):
-            function = item.nodeid.partition("[")[0]
-            selected = getattr(item, "callspec").id in mark.args  # noqa: B009
-            found[function] = found.get(function, 0) + selected
-            if not selected:
-                item.add_marker(pytest.mark.full)
-    empty = [function for function, number in found.items() if not number]
-    assert not empty, f"selected, but not there: {empty}"
-    items.sort(key=lambda item: place(item.nodeid.partition("::")[0]))
+    by_name = any("::" in argument for argument in config.args)
+    # PyTorch, which spares nothing, compiles nothing either: compiled cases are not there.
+    mark_the_unselected(items, complete=not by_name and os.environ["KERAS_BACKEND"] != "torch")
+    if config.pluginmanager.hasplugin("xdist"):
+        from order import longest_first
+
+        longest_first(items)
 
 
-def place(file: str) -> int:
-    """The smaller, the earlier."""
-    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
-
-
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests, which share fixtures, go to one worker; in the order of the collection."""
-    from xdist.scheduler import LoadScopeScheduling
+    """How the workers of `pytest -n 2` share the tests."""
+    from order import ByFile
 
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "elsewhere" if file in ELSEWHERE else file
-
-    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 

@@ -34,3 +34,24 @@ def covering(*axes: Iterable[Any], also: Collection[tuple[Any, ...]] = ()) -> li
         pytest.param(*values, marks=() if values in selection else pytest.mark.full)
         for values in combinations
     ]
+
+
+def mark_the_unselected(items: Iterable[pytest.Item], *, complete: bool) -> None:
+    """Marks `full` what `@pytest.mark.selected(...)` leaves out.
+
+    Args:
+        items: The tests.
+        complete: Whether all cases of a test are among them, so that an unknown one is a mistake.
+    """
+    unseen: dict[str, set[str]] = {}
+    for item in items:
+        mark = item.get_closest_marker("selected")
+        if mark is None:
+            continue
+        case = item.name.partition("[")[2].removesuffix("]")
+        unseen.setdefault(item.nodeid.partition("[")[0], set(mark.args)).discard(case)
+        if case not in mark.args:
+            item.add_marker(pytest.mark.full)
+    unknown = {function: cases for function, cases in unseen.items() if cases}
+    if complete and unknown:
+        raise pytest.UsageError(f"`selected` names cases that are not there: {unknown}")

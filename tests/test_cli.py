@@ -342,7 +342,7 @@ def assert_interrupted(status, errors, folder):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_ctrl_c_in_the_middle_of_an_epoch(start, tmp_path):
     """Ctrl-C while the second epoch is computed leaves the best model so far, whole."""
-    (tmp_path / "corpus.txt").write_text(sentences(200))
+    (tmp_path / "corpus.txt").write_text(sentences(800))
     (tmp_path / "out").mkdir()
     process = start(
         "train",

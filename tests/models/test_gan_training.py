@@ -12,7 +12,6 @@ from covering import chosen
 from models.games import LABELS, LATENT, X, labelled_networks, networks, neutral_noise
 from routing.differentiate import BACKEND, arrays
 
-# Keras leaves TensorFlow without XLA on a CPU.
 RULED = [(1.0, 1.0), (0.1, 1.0), (1.0, 0.1)]
 
 

@@ -31,7 +31,7 @@ def notes(model, *rules):
 
 def train(model, *rules):
     model.compile(fg.PerWeight(keras.optimizers.SGD(0.1), rules), loss="mse")
-    model.fit(X, Y, batch_size=4, verbose=0)
+    model.fit(X, Y, batch_size=4, epochs=20, verbose=0)
 
 
 def statistics(model):
@@ -57,7 +57,7 @@ def test_statistics_go_on_and_are_named():
     assert len(code) == 4
     before = outputs(model)
     train(model, rule)
-    assert not np.allclose(outputs(model), before, rtol=1e-3, atol=1e-3)
+    assert np.abs(outputs(model) - before).max() > 0.1
 
 
 def test_the_code_holds_them_as_it_is_pasted():

@@ -309,7 +309,7 @@ def assert_same_state_but_count(optimizer, other):
 
 
 class TestPropagate:
-    @pytest.mark.selected("eager-nan", "graph-nan", "compiled-nan")
+    @pytest.mark.selected(*(f"{mode}-nan" for mode in MODES))
     @every_mode_and_bad
     def test_reaches_the_weights(self, mode, bad):
         """As in Keras: what is not finite spreads, and nothing is counted."""

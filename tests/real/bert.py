@@ -31,7 +31,7 @@ class Size(NamedTuple):
     rows: int
 
 
-SIZE = Size(4, 4, 128, 2000, (24, 64), 12, 16) if FULL else Size(2, 2, 16, 50, (8, 16), 4, 4)
+SIZE = Size(6, 4, 128, 2000, (24, 48, 96), 12, 16) if FULL else Size(2, 2, 16, 50, (8, 16), 4, 4)
 TAGS = 4
 RATE = 1e-3
 HELD = fg.Rule("token_embedding", trainable=False, name="words")

@@ -47,13 +47,15 @@ def test_it_learns(trained):
 
 def test_the_resumed_run_is_the_uninterrupted_one(trained):
     """All weights and all slots."""
+    from real import bert
+
     folder, *_ = trained
     with (
         np.load(folder / "uninterrupted.npz") as expected,
         np.load(folder / "resumed.npz") as found,
     ):
         assert sum("momentum" in name for name in found) > 10
-        assert_same(found, expected, 1e-3)
+        assert_same(found, expected, bert.RATE)
 
 
 def test_the_description_stays(trained):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from real.terminal import BACKEND, full_only
+from real.terminal import full_only
 from test_docs import ROOT
 
 RUNS = {
@@ -12,7 +12,7 @@ RUNS = {
 
 
 @full_only
-@pytest.mark.skipif(BACKEND != "torch", reason="on torch alone")
+@pytest.mark.full
 @pytest.mark.parametrize("name", RUNS)
 def test_an_example_runs(name, terminal):
     pytest.importorskip("matplotlib")

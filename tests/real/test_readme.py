@@ -12,16 +12,12 @@ from test_docs import PAGES_WITH_BLOCKS, ROOT, blocks
 
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-pages_of_the_guide = pytest.mark.skipif(
-    not FULL or BACKEND != "torch", reason="with FINEGRAIN_REAL=full, on torch"
-)
-
 pages = pytest.mark.parametrize(
     "page",
     [
         pytest.param(
             page,
-            marks=[] if page.name == "README.md" else pages_of_the_guide,
+            marks=[] if page.name == "README.md" else [full_only, pytest.mark.full],
             id=str(page.relative_to(ROOT)),
         )
         for page in PAGES_WITH_BLOCKS
