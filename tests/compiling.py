@@ -1,4 +1,4 @@
-"""By which compiler tests compile that are not about one."""
+"""Which compiler a test uses where any would do."""
 
 import os
 
@@ -7,10 +7,10 @@ import keras
 BACKEND = keras.backend.backend()
 
 XLA = BACKEND == "tensorflow" and os.environ.get("FINEGRAIN_XLA") == "1"
-"""Whether TensorFlow's graphs go to XLA, as `make test-all` has it: it takes twice as long."""
+"""Whether TensorFlow hands its graphs to XLA, which takes twice as long: `make test-all` alone."""
 
 JIT = BACKEND == "jax" or XLA
-"""For `jit_compile` of `Model.compile`, which is also what Keras takes by itself on a CPU.
+"""What to pass as `jit_compile`. It is what Keras itself chooses on a CPU, but for `XLA`.
 
-On PyTorch nothing is compiled: Dynamo is not our matter.
+On PyTorch nothing is compiled: Dynamo takes a minute to start.
 """

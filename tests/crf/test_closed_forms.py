@@ -276,7 +276,7 @@ def test_nothing_moves_an_impossible_chain(per_step):
 @pytest.mark.parametrize("lead", [10.0, 156.25, 1e4, 1e30])
 @pytest.mark.parametrize("part", ["start", "end", "transitions"])
 def test_what_is_far_behind_is_pulled_up(part, lead):
-    """A possible tag comes nearer whatever the distance, though its share is 0 by rounding."""
+    """The gradient pulls a possible tag up from any distance, also where its share rounds to 0."""
     parts = {
         "emissions": np.zeros((1, 2, 2), "float32"),
         "transitions": np.zeros((2, 2), "float32"),

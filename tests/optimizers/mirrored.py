@@ -262,21 +262,20 @@ def another_learning_rate(at: Situation) -> None:
     assert "frozen/kernel" in still
 
 
+FEW = [all_inside_of_the_scope, unfrozen_on_resume, watched]
+REST = [
+    saved_outside_loaded_inside,
+    saved_inside_loaded_outside,
+    saved_by_model_checkpoint,
+    weights_alone,
+    backup_and_restore,
+    saved_before_its_first_step,
+    another_model_after_it,
+    weights_set_and_read,
+    another_learning_rate,
+]
 SITUATIONS: dict[str, Callable[[Situation], None]] = {
-    situation.__name__: situation
-    for situation in [all_inside_of_the_scope, unfrozen_on_resume, watched]
-    + [
-        saved_outside_loaded_inside,
-        saved_inside_loaded_outside,
-        saved_by_model_checkpoint,
-        weights_alone,
-        backup_and_restore,
-        saved_before_its_first_step,
-        another_model_after_it,
-        weights_set_and_read,
-        another_learning_rate,
-    ]
-    * FULL
+    situation.__name__: situation for situation in (FEW + REST if FULL else FEW)
 }
 
 

@@ -10,7 +10,8 @@ from finegrain.tagging.batches import bucket_lengths
 from real.terminal import BACKEND, FULL, full_only
 
 EPOCHS, SHARE, FLOOR = (4, 1, 0.85) if FULL else (1, 4, 0.3)
-"""Passes over one of so many sentences; word F1 on held-out topics is 0.1 above the floor."""
+"""Epochs; one sentence in how many is trained on; the least word F1 on held-out topics, which comes
+out 0.08 higher or more."""
 
 SEED = "3"
 """So that batches of one length come first, by which TensorFlow might take all for such."""
