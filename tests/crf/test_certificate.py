@@ -207,7 +207,6 @@ def test_disconnected_chains(between):
         assert not any(accepted[d] for d in accepted if d >= 68), accepted
 
 
-@pytest.mark.full
 def test_slowly_overtaken():
     """The lead comes and goes by a little at each position, where no single score is large."""
     accepted = {}
@@ -223,7 +222,7 @@ def test_slowly_overtaken():
     assert not accepted[20]
 
 
-@pytest.mark.full
+@pytest.mark.selected("-inf")
 @pytest.mark.parametrize("between", [-np.inf, -1e4, -120.0])
 def test_sandwich(between):
     """A path d behind, 2.2 d ahead, d behind: it wins, though each end makes it look lost."""
@@ -243,7 +242,7 @@ def test_sandwich(between):
             assert not accepts
 
 
-@pytest.mark.full
+@pytest.mark.selected("50", "5000")
 @pytest.mark.parametrize("d", [20, 50, 70, 100, 200, 5000])
 def test_far_apart_boundaries(d):
     """What the start rules out the end demands."""
@@ -257,7 +256,7 @@ def test_far_apart_boundaries(d):
 TAGS_AT_HAND = [1, 2, 9, 11, 17, 50]
 
 
-@pytest.mark.full
+@pytest.mark.selected("9", "11")
 @pytest.mark.parametrize("num_tags", TAGS_AT_HAND)
 def test_ordinary_scores(num_tags):
     """Each number of tags that has loops of its own, ragged: accepted, and exact."""
@@ -290,7 +289,7 @@ def test_large_scores(num_tags):
         compare(parts, tags, mask)
 
 
-@pytest.mark.full
+@pytest.mark.selected("-inf")
 @pytest.mark.parametrize("forbidden", [-np.inf, -1e4])
 def test_forbidden_transitions(forbidden):
     """A third of the transitions and a start forbidden, by −inf or a large number."""
@@ -306,7 +305,6 @@ def test_forbidden_transitions(forbidden):
     assert compare(parts, tags, mask)
 
 
-@pytest.mark.full
 def test_one_position_far_ahead():
     """Emissions of ±10⁴ that leave one tag at each position, along dear transitions."""
     random = drawn.generator(6)

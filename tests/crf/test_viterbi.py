@@ -30,7 +30,6 @@ def from_one_end(chain):
 FORMS = [viterbi.best_tags, viterbi.best_tags_compared, on_host, from_one_end]
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("time", [1, 4, 5])
 def test_best_of_all_sequences(form, time):
@@ -61,7 +60,6 @@ def test_best_of_all_sequences(form, time):
         assert chain.score(tags) == chain.best_score()
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_one_of_two_equal_sequences(form):
     """Tags that must change at each step: 0101 or 1010, not a half of each."""
