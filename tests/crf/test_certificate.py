@@ -253,6 +253,28 @@ def test_far_apart_boundaries(d):
     assert accepts if d == 20 else not (accepts and d >= 70)
 
 
+@pytest.mark.parametrize("d", [20, 70, 85, 120, 200, 5000])
+def test_lead_of_what_is_forbidden(d):
+    """At one position a tag leads by d that can neither be reached nor left."""
+    transitions = drawn.generator(2).normal(size=(4, 4)) / 4
+    transitions[0], transitions[:, 0] = -np.inf, -np.inf
+    parts = {"emissions": overtaken(0), "transitions": transitions}
+    parts |= {"start": np.array([-np.inf, 0, 0, 0]), "end": np.array([-np.inf, 0, 0, 0])}
+    parts["emissions"][0, 12, 0] += d
+    accepts = compare(parts, 1 + LABELS % 3, rounding=lost_behind(d))
+    assert accepts if d == 20 else not (accepts and d >= 85)
+
+
+@pytest.mark.parametrize("d", [20, 70, 85, 200])
+def test_lead_of_what_the_end_forbids(d):
+    """At the last position a tag leads by d that no sequence may end with."""
+    parts = {"emissions": overtaken(0), "transitions": drawn.generator(2).normal(size=(4, 4))}
+    parts |= {"start": np.zeros(4), "end": np.array([-np.inf, 0, 0, 0])}
+    parts["emissions"][0, -1, 0] += d
+    accepts = compare(parts, 1 + LABELS % 3)
+    assert accepts == (d == 20)
+
+
 TAGS_AT_HAND = [1, 2, 9, 11, 17, 50]
 
 

@@ -111,6 +111,40 @@ def test_hessian(parts, directions):
         np.testing.assert_allclose(ops.convert_to_numpy(ours), theirs, atol=2e-5, err_msg=name)
 
 
+def weighted_marginals(parts, weights):
+    emissions, *shared = parts
+    chain = LinearChain(
+        emissions, **dict(zip(PARTS[1:], shared, strict=True)), mask=ops.convert_to_tensor(MASK)
+    )
+    return ops.sum(chain.marginals() * weights)
+
+
+def test_gradient_of_marginals(parts, directions):
+    """Marginals are a gradient themselves: theirs is a product with a Hessian."""
+    weights = directions[0] * np.array([1, -2], "float32")[:, None, None]
+    if BACKEND == "jax":
+        import jax
+
+        found = jax.jit(jax.grad(weighted_marginals))(parts, weights)
+    elif BACKEND == "torch":
+        import torch
+
+        sources = [torch.tensor(part, requires_grad=True) for part in parts]
+        value = weighted_marginals(sources, torch.tensor(weights))
+        found = torch.autograd.grad(value, sources)
+    else:
+        import tensorflow as tf
+
+        sources = [tf.constant(part) for part in parts]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            value = weighted_marginals(sources, weights)
+        found = tape.gradient(value, sources)
+    expected = curvature(parts, [directions[0], *(np.zeros_like(x) for x in directions[1:])])
+    for name, ours, theirs in zip(PARTS, found, expected, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(ours), -theirs, atol=2e-5, err_msg=name)
+
+
 def test_forward_mode(parts, directions):
     """The value, and its derivative along any directions, in one pass."""
     if BACKEND == "jax":

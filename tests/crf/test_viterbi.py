@@ -35,9 +35,12 @@ FORMS = [viterbi.best_tags, viterbi.best_tags_compared, on_host, from_one_end]
 def test_best_of_all_sequences(form, time):
     """Where many are equally good, too, and some are forbidden: one of the best, and whole.
 
-    Lengths on both sides of a turn of the loops; padding before, behind and between.
+    Lengths on both sides of a turn of the loops; padding before, behind and between,
+    through one half of a chain and through all of it.
     """
     random = drawn.generator(time)
+    mask = random.random((BATCH, time)) < 0.7
+    mask[0:2, : time // 2], mask[2, time // 2 :], mask[3] = False, False, False
     transitions = random.integers(-2, 1, size=(TAGS, TAGS)).astype("float32")
     transitions[0, 1] = transitions[2, 2] = -np.inf
     parts = {
@@ -45,7 +48,7 @@ def test_best_of_all_sequences(form, time):
         "transitions": transitions,
         "start": np.array([0, -1, 0], "float32"),
         "end": np.array([0, 0, -np.inf], "float32"),
-        "mask": random.random((BATCH, time)) < 0.7,
+        "mask": mask,
     }
     if keras.backend.backend() == "jax" and form is not on_host:
         import jax
@@ -53,9 +56,8 @@ def test_best_of_all_sequences(form, time):
         form = jax.jit(form)
     found = ops.convert_to_numpy(form(checked_chain(**parts).shifted()[0]))
     for i, tags in enumerate(found):
-        mask = parts["mask"][i]
         chain = EnumeratedChain(
-            parts["emissions"][i], transitions, parts["start"], parts["end"], mask
+            parts["emissions"][i], transitions, parts["start"], parts["end"], mask[i]
         )
         assert chain.score(tags) == chain.best_score()
 

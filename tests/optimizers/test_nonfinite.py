@@ -413,7 +413,7 @@ class TestRaise:
         assert model.optimizer.skipped_steps == 0
         assert int(model.optimizer.iterations) == 4
 
-    @pytest.mark.full
+    @pytest.mark.selected("eager")
     @pytest.mark.parametrize("mode", LASTING)
     def test_twice(self, mode):
         """Each bad run raises, also after one that raised."""
