@@ -324,9 +324,6 @@ class TestPropagate:
         model.optimizer.raise_if_nonfinite()
 
 
-LASTING = [pytest.param(mode) for mode in MODES]
-
-
 class TestRaise:
     def model(self, mode):
         return towers(fg.PerWeight(optimizers.SGD(0.1), nonfinite="raise"), mode)
@@ -414,7 +411,7 @@ class TestRaise:
         assert int(model.optimizer.iterations) == 4
 
     @pytest.mark.selected("eager")
-    @pytest.mark.parametrize("mode", LASTING)
+    @pytest.mark.parametrize("mode", MODES)
     def test_twice(self, mode):
         """Each bad run raises, also after one that raised."""
         model = self.model(mode)
