@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-import finegrain as fg
 from covering import chosen
-from optimizers.contract import OPTIMIZERS, compiled, groups, push, values
+from optimizers.contract import compiled, push, values, with_rules
 
 BACKEND = keras.backend.backend()
 # What starts soonest comes first.
@@ -19,8 +18,9 @@ OTHERS = {
     "tensorflow": ["torch", "jax"],
 }[BACKEND]
 # Momentum, step counts, state of a whole group (Nadam), factors (Adafactor), two kinds (Muon),
-# our own, one in another.
+# our own, one in another and round one.
 NAMES = ["sgd_momentum", "adam", "nadam", "adafactor", "muon", "adax", "adaptive_step_size"]
+NAMES += ["round_rules"]
 WRITE = (
     "import sys; from optimizers.contract import write_checkpoints; "
     "write_checkpoints(sys.argv[1], sys.argv[2:])"
@@ -64,7 +64,7 @@ def test_a_file_names_no_backend(name, tmp_path):
 
     On torch Keras puts classes of its own in the place of some, which run on torch only.
     """
-    model = compiled(fg.PerWeight(OPTIMIZERS[name](), groups()))
+    model = compiled(with_rules(name))
     model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         config = json.loads(file.read("config.json"))["compile_config"]["optimizer"]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from finegrain.optimizers.conditional import count_one, outside_of_graphs
 from finegrain.optimizers.host import host_array
 from finegrain.optimizers.lists import Lists, of_backend
 from finegrain.optimizers.per_weight import PerWeight
+from finegrain.optimizers.persistence import load_in_order
 from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
 from finegrain.optimizers.slots import add_precise_slot, set_state
 from finegrain.optimizers.sparse import dense
@@ -266,6 +268,45 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """Sets all state variables, in the order of `variables`."""
         set_state(self, weights)
 
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the state into `store`; that of a `PerWeight` under its weights' paths."""
+        inner = self._state.inner
+        if not isinstance(inner, PerWeight):
+            super().save_own_variables(store)
+            return
+        for place, variable in enumerate(self._variables):
+            store[str(place)] = host_array(variable)
+        given: dict[str, Any] = {}
+        inner.save_own_variables(given)
+        for name, array in given.items():
+            store[f"{_GIVEN}{name}"] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote, on whichever backend.
+
+        Raises:
+            ValueError: if it was written for other weights.
+        """
+        inner = self._state.inner
+        if not isinstance(inner, PerWeight) or not self.built:
+            super().load_own_variables(store)
+            return
+        names = list(store.keys())
+        numbered = [store[str(place)] for place in range(sum(map(str.isdigit, names)))]
+        own, rest = numbered[: len(self._variables)], numbered[len(self._variables) :]
+        if [np.shape(array) for array in own] != [tuple(v.shape) for v in self._variables]:
+            raise ValueError(
+                f"The saved state of optimizer {self.name!r} is that of other weights or another "
+                f"mode. Received: arrays of the shapes {[np.shape(array) for array in own]}"
+            )
+        for variable, array in zip(self._variables, own, strict=True):
+            variable.assign(array)
+        given = {n.removeprefix(_GIVEN): store[n] for n in names if n.startswith(_GIVEN)}
+        if given:
+            inner.load_own_variables(given)
+        else:
+            load_in_order(inner, rest)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
         given, inner = self._state.given, self._state.inner
@@ -303,6 +344,10 @@ class _State:
         self.inner = inner
         self.rule = rule
         self.lists = lists
+
+
+# Begins the names of a PerWeight's state in a store.
+_GIVEN = "given:"
 
 
 def _one() -> float:

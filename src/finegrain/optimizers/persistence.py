@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -119,6 +119,44 @@ def load(optimizer: Any, store: Any) -> None:
             "come from another model, another optimizer, or a training of fewer weights.",
             stacklevel=3,
         )
+
+
+def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
+    """Reads the state of a built `PerWeight` from arrays in the order of its variables.
+
+    So the first release wrote a `PerWeight` inside of `AdaptiveStepSize`. On JAX the step counts
+    of all groups are one variable, on other backends each group has its own in its place.
+
+    Raises:
+        ValueError: if the arrays fit in neither form.
+    """
+    state, own = optimizer._state, list(optimizer._variables)
+    of_groups = [v for group in state.groups for v in group.optimizer.variables]
+    rest = [v for *_, transform in state.transforms for _, v, _ in transform.state]
+    counts = [group.optimizer._iterations for group in state.groups]
+    state.hand_out_counts()
+    apart = [*own, *of_groups, *rest]
+    if not _fit(arrays, apart):
+        known = set(map(id, counts))
+        apart = [*own, *counts, *(v for v in of_groups if id(v) not in known), *rest]
+        start = len(own)
+        arrays = [*arrays[:start], *np.ravel(arrays[start]), *arrays[start + 1 :]]
+        if not _fit(arrays, apart):
+            raise ValueError(
+                f"The saved state of optimizer {optimizer.name!r} is that of other weights or "
+                f"rules: its arrays do not fit. Received: {len(arrays)} for {len(apart)} variables"
+            )
+    for variable, array in zip(apart, arrays, strict=True):
+        variable.assign(array)
+    state.collect_counts()
+
+
+def _fit(arrays: Sequence[Any], variables: Sequence[keras.Variable]) -> bool:
+    """Whether each variable can hold the array in its place."""
+    return len(arrays) == len(variables) and all(
+        checkpoint.fits(np.asarray(array), variable)
+        for array, variable in zip(arrays, variables, strict=True)
+    )
 
 
 def _goes_on(state: dict[str, keras.Variable], saved: dict[str, Any]) -> bool:
