@@ -26,7 +26,7 @@ from finegrain_command.program import app
 
 BACKEND = keras.backend.backend()
 COMMAND = [sys.executable, "-m", "finegrain_command"]
-PATIENCE = 300  # seconds until a process that does not answer is ended
+PATIENCE = 600  # seconds until a process that does not answer is ended
 
 one_backend = pytest.mark.one_backend
 WORDS = ["the", "cat", "sat", "dog", "ran", "a", "one", "and", "big", "red", "by", "house"]

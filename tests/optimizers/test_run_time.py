@@ -831,7 +831,7 @@ def test_a_killed_process(tmp_path):
         [sys.executable, "-c", KILLED, str(tmp_path), root],
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     again = streaming_model()
