@@ -279,7 +279,7 @@ def ud_zh_gsdsimp(data: Path) -> Task:
 
 def characters(_data: Path) -> Task:
     """The next character of Python's manual, by the eight before it."""
-    from finegrain.tagging.manual import manual_corpus
+    from finegrain.demo.manual import manual_corpus
 
     corpus, size = manual_corpus(), 64
     rows = [[" ".join(words) for words in part] for part in (corpus.train, corpus.test)]

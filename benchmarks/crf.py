@@ -141,8 +141,8 @@ def loss_in_log_space(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
     """The plain scan: the recursion in log space, differentiated by the backend."""
     from keras import ops
 
-    from finegrain.crf import log_space
     from finegrain.crf.checks import checked_chain
+    from finegrain.crf.kernels import log_space
     from finegrain.crf.score import score
 
     chain = checked_chain(**parts, mask=fixed["mask"])
@@ -159,7 +159,7 @@ def tags_by_plain_scan(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
     """The plain scan: a maximum and its place for each tag at each step, and the way back."""
     from keras import ops
 
-    from finegrain.crf.loops import scan
+    from finegrain.crf.kernels.loops import scan
 
     emissions = ops.transpose(parts["emissions"], (1, 0, 2))
     valid = ops.transpose(fixed["mask"])[:, :, None]

@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 ELSEWHERE = [
     "tests/optimizers/test_across_backends.py",
     "tests/crf/test_across_backends.py",
-    "tests/models/test_gan_saving.py",
+    "tests/gan/test_saving.py",
 ]
 """Files that ask other backends most: one worker has them, and starts each backend once."""
 
@@ -21,12 +21,12 @@ LONGEST = [
     "tests/real/test_bert.py",
     "tests/optimizers/test_distribution.py",
     "tests/real/test_readme.py",
-    "tests/tagging/test_segmenter.py",
-    "tests/losses/test_crf.py",
-    "tests/optimizers/test_holding.py",
-    "tests/optimizers/test_nonfinite.py",
+    "tests/segmenter/test_segmenter.py",
+    "tests/crf/test_loss.py",
+    "tests/per_weight/test_holding.py",
+    "tests/per_weight/test_nonfinite.py",
     "tests/optimizers/test_contract.py",
-    "tests/optimizers/test_run_time.py",
+    "tests/per_weight/test_run_time.py",
     "tests/routing/test_frozen.py",
     "tests/layers/test_set_learning_rate.py",
 ]

@@ -17,10 +17,10 @@ import keras
 import pytest
 from typer.testing import CliRunner
 
-from finegrain.monitoring.progress import TrainingProgress
+from finegrain.demo.manual import ManualCorpus
+from finegrain.segmenter.progress import TrainingProgress
+from finegrain.segmenter.windows import WINDOW
 from finegrain.tagging import Segmenter, manual_corpus
-from finegrain.tagging.manual import ManualCorpus
-from finegrain.tagging.windows import WINDOW
 from finegrain_command import program
 from finegrain_command.program import app
 
@@ -709,7 +709,7 @@ def small_manual(monkeypatch):
     """The demo learns from a part of the manual."""
     whole = manual_corpus()
     part = ManualCorpus(whole.train[::20], whole.test[::10], whole.train_topics, whole.test_topics)
-    monkeypatch.setattr("finegrain.tagging.demo.manual_corpus", lambda seed: part)
+    monkeypatch.setattr("finegrain.demo.run.manual_corpus", lambda seed: part)
 
 
 @one_backend

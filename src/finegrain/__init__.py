@@ -25,11 +25,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from finegrain.layer_decay import layer_decay
-from finegrain.optimizers.nonfinite import NonFiniteGradientError
-from finegrain.optimizers.per_weight import PerWeight
-from finegrain.optimizers.with_gradients import with_gradients
-from finegrain.rules import Rule
+from finegrain.per_weight.nonfinite import NonFiniteGradientError
+from finegrain.per_weight.optimizer import PerWeight
+from finegrain.per_weight.with_gradients import with_gradients
+from finegrain.rules.layer_decay import layer_decay
+from finegrain.rules.rule import Rule
 
 __version__ = "0.1.0"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from finegrain.monitoring.progress import TrainingProgress
+from finegrain.demo.report import print_report, score_table
+from finegrain.demo.run import DemoResult, run_demo
+from finegrain.segmenter.progress import TrainingProgress
+from finegrain.segmenter.training import Interruption
 from finegrain.tagging import CorpusError, Segmenter, TrainingDivergedError, read_segmented
-from finegrain.tagging.demo import DemoResult, run_demo
-from finegrain.tagging.report import print_report, score_table
-from finegrain.tagging.training import Interruption
 from finegrain_command.streams import UserError, groups_of_lines, say, standard_output
 
 

@@ -69,4 +69,4 @@ def test_a_file_names_no_backend(name, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         config = json.loads(file.read("config.json"))["compile_config"]["optimizer"]
     module = config["config"]["optimizer"]["module"]
-    assert module == "keras.optimizers" or module.startswith("finegrain.optimizers.")
+    assert module == "keras.optimizers" or module.startswith("finegrain.")

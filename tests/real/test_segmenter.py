@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from finegrain.segmenter.batches import bucket_lengths
 from finegrain.tagging import manual_corpus
-from finegrain.tagging.batches import bucket_lengths
 from real.terminal import BACKEND, FULL, full_only
 
 EPOCHS, SHARE, FLOOR = (4, 1, 0.85) if FULL else (1, 4, 0.3)

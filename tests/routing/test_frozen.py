@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import drawn
 import finegrain as fg
-from finegrain.overlay import is_built
+from finegrain.routing.overlay import is_built
 from oracle import finite_differences
 from routing.differentiate import BACKEND, array, arrays, differentiate
 
@@ -185,7 +185,7 @@ def test_dropout_draws_once(compiled):
 
 def test_second_derivatives():
     """Of an input gradient with weights frozen: at the inputs as unfrozen, at the weights none."""
-    from finegrain.routing.backend import backend
+    from finegrain._backend import backend
 
     layer = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh"), layers.Dense(1)])
     x = inputs_of(MEMBERS[0])

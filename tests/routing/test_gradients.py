@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import finegrain as fg
-from finegrain.routing.backend import backend
+from finegrain._backend import backend
 from routing.differentiate import BACKEND, array, differentiate
 
 ROUTING = fg.routing

@@ -10,8 +10,8 @@ from keras import layers, ops
 import drawn
 import finegrain as fg
 from covering import chosen
-from finegrain.routing.backend import backend
-from models.games import X, networks
+from finegrain._backend import backend
+from gan.games import X, networks
 from routing.differentiate import BACKEND
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="an optimizer of TensorFlow graphs")

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain._backend import backend
 from finegrain.crf.chain import Chain, Scores
-from finegrain.crf.host import known
 from finegrain.crf.labels import outside_message
 
 Tensor = Any
@@ -93,7 +93,7 @@ def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
     """
     num_tags = chain.scores.num_tags
     outside = ops.logical_and(chain.valid, ops.logical_or(tags < 0, tags >= num_tags))
-    if not known(outside):
+    if backend.is_compiling(outside):
         return ops.any(outside, axis=1)
     places = np.argwhere(ops.convert_to_numpy(outside))
     if len(places):

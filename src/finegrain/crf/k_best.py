@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from finegrain.crf.chain import Chain, ends
-from finegrain.crf.loops import scan, top_k
+from finegrain.crf.kernels.loops import scan, top_k
 
 Tensor = Any
 

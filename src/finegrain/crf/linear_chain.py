@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from finegrain.crf import log_space
-from finegrain.crf.backend import backend
+from finegrain._backend import backend
 from finegrain.crf.chain import Chain
 from finegrain.crf.checks import (
     checked_allowed,
@@ -20,6 +18,7 @@ from finegrain.crf.checks import (
     refuse_tags_outside,
 )
 from finegrain.crf.k_best import k_best
+from finegrain.crf.kernels import kernels, log_space
 from finegrain.crf.potentials import unpack
 from finegrain.crf.sampling import sample
 from finegrain.crf.score import difference
@@ -118,7 +117,7 @@ class LinearChain:
             ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
                 is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return self._of_tags(backend.score, tags)
+        return self._of_tags(kernels.score, tags)
 
     def log_partition(self) -> Tensor:
         """The log of the sum of exp(s(y)) over all tag sequences.
@@ -126,7 +125,7 @@ class LinearChain:
         Returns:
             (batch,): 0 for an empty chain, −inf where no sequence is possible.
         """
-        return backend.log_partition(self._chain)
+        return kernels.log_partition(self._chain)
 
     def log_prob(self, tags: Tensor) -> Tensor:
         """The log-probability of tag sequences.
@@ -142,7 +141,7 @@ class LinearChain:
             ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
                 is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return self._of_tags(backend.log_prob, tags)
+        return self._of_tags(kernels.log_prob, tags)
 
     def log_prob_partial(self, allowed: Tensor) -> Tensor:
         """The log-probability that each tag is one of those allowed: for partial labels.
@@ -166,8 +165,8 @@ class LinearChain:
         shifted, _ = self._chain.shifted()
         scores = shifted.scores
         emissions = ops.where(allowed, scores.emissions, ops.full_like(scores.emissions, -np.inf))
-        some = backend.log_partition(Chain(scores._replace(emissions=emissions), shifted.mask))
-        return difference(some, backend.log_partition(shifted))
+        some = kernels.log_partition(Chain(scores._replace(emissions=emissions), shifted.mask))
+        return difference(some, kernels.log_partition(shifted))
 
     def mode(self) -> tuple[Tensor, Tensor]:
         """The most probable tag sequences (Viterbi).
@@ -175,8 +174,8 @@ class LinearChain:
         Returns:
             (tags, score): int32 tags (batch, time), −1 where masked, and their scores (batch,).
         """
-        tags = backend.best_tags(self._chain)
-        return self._masked(tags), backend.score(self._chain, tags)
+        tags = kernels.best_tags(self._chain)
+        return self._masked(tags), kernels.score(self._chain, tags)
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """The k most probable tag sequences, best first.
@@ -201,7 +200,7 @@ class LinearChain:
 
     def marginals(self) -> Tensor:
         """The probability of each tag at each position: (batch, time, tags), 0 where masked."""
-        return self._in_time(backend.marginals(self._chain))
+        return self._in_time(kernels.marginals(self._chain))
 
     def pairwise_marginals(self) -> Tensor:
         """The probability of each pair of neighbouring tags.
@@ -238,7 +237,7 @@ class LinearChain:
         PyTorch looks tags up one by one and finds by itself what is outside.
         """
         tags = checked_tags(tags, self._shape)
-        if keras.backend.backend() == "torch":
+        if backend.CHECKS_INDICES:
             try:
                 return function(self._chain, tags)
             except (IndexError, RuntimeError):

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.crf import log_space
 from finegrain.crf.chain import Chain
-from finegrain.crf.loops import scan
+from finegrain.crf.kernels import log_space
+from finegrain.crf.kernels.loops import scan
 
 Tensor = Any
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.checks import checked_positive
+from finegrain._checks import checked_positive
 from finegrain.gradients.norms import (
     checked_order,
     config_order,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.checks import finite
+from finegrain._checks import finite
 from finegrain.gradients.norms import checked_order, config_order, norm
 from finegrain.gradients.transform import GradientTransform, tensors
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from finegrain.selection import weight_path
+from finegrain.rules.selection import weight_path
 
 
 class GradientTransform(ABC):

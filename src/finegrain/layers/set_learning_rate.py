@@ -12,8 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.checks import finite
-from finegrain.overlay import Overlay, create_weights, is_built, outside_of_graphs
+from finegrain._backend import backend
+from finegrain._checks import finite
+from finegrain.routing.overlay import Overlay, create_weights, is_built
 
 Tensor = Any
 Function = Callable[[Any], Any]
@@ -129,7 +130,7 @@ class SetLearningRate(keras.layers.Wrapper):
         """Calls the wrapped layer, with the arguments that it takes."""
         if not self._all_weights_there:
             if not is_built(self.layer):
-                with outside_of_graphs():
+                with backend.outside_of_graphs():
                     create_weights(self.layer, args, kwargs)
                     self.build()
             else:

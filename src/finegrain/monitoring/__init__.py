@@ -1,5 +1,5 @@
 """Seeing what each weight does."""
 
-from finegrain.monitoring.describe import Description, WeightReport
+from finegrain.per_weight.describe import Description, WeightReport
 
 __all__ = ["Description", "WeightReport"]

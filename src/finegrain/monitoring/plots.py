@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.extras import needs
+from finegrain._extras import needs
 
 with needs("matplotlib", "A picture"):
     from matplotlib.colors import LogNorm

@@ -4,9 +4,9 @@ from finegrain.optimizers.adaptive_moments import AdaptiveMoments, AdaX
 from finegrain.optimizers.adaptive_step_size import AdaptiveStepSize
 from finegrain.optimizers.decay import AdamDecay, AdaXDecay, DecayPolicy, PowerDecay
 from finegrain.optimizers.exponentiated_gradient import ExponentiatedGradient
-from finegrain.optimizers.nonfinite import NonFiniteGradientError
-from finegrain.optimizers.per_weight import PerWeight
-from finegrain.optimizers.with_gradients import with_gradients
+from finegrain.per_weight.nonfinite import NonFiniteGradientError
+from finegrain.per_weight.optimizer import PerWeight
+from finegrain.per_weight.with_gradients import with_gradients
 
 __all__ = [
     "AdaX",

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.checks import checked_positive, finite
+from finegrain._backend import backend
+from finegrain._checks import checked_positive, finite
 from finegrain.optimizers.decay import (
     AdamDecay,
     AdaXDecay,
@@ -18,8 +19,7 @@ from finegrain.optimizers.decay import (
     checked_policy,
     warn_of,
 )
-from finegrain.optimizers.slots import add_precise_slot, precise_dtype
-from finegrain.optimizers.sparse import dense
+from finegrain.per_weight.slots import add_precise_slot, precise_dtype
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -135,7 +135,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         momentum, velocity = self._momentums[index], self._velocities[index]
         dtype = precise_dtype(variable)
         weight, rate = (ops.cast(x, dtype) for x in self._weight_and_rate(learning_rate))
-        gradient = ops.cast(dense(gradient), dtype)
+        gradient = ops.cast(backend.dense(gradient), dtype)
         m = momentum + (1 - self.beta_1) * (gradient - momentum)
         v = velocity + weight * (ops.square(gradient) - velocity)
         root = ops.sqrt(v + self.epsilon) if self.epsilon_inside else ops.sqrt(v) + self.epsilon
@@ -147,39 +147,24 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if keras.backend.backend() == "torch":
-            self._update_on_torch(grads, trainable_variables, learning_rate)
-        else:
+        if backend.moment_step is None:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
-
-    def _update_on_torch(
-        self, grads: Sequence[Any], variables: Sequence[keras.Variable], learning_rate: Any
-    ) -> None:
-        """`update_step` of all weights, each of its operations one call for them all."""
-        import torch
-
-        # Its operations on lists of tensors, which torch's own optimizers are made of.
-        foreach: Any = torch
-        indices = [self._get_variable_index(variable) for variable in variables]
-        m = [self._momentums[index].value for index in indices]
-        v = [self._velocities[index].value for index in indices]
-        with torch.no_grad():
+            return
+        # `update_step` of all weights, each of its operations one call for them all.
+        indices = [self._get_variable_index(variable) for variable in trainable_variables]
+        with backend.lists.untracked():
             weight, rate = self._weight_and_rate(learning_rate)
-            gradients = [g.to(own.dtype) for g, own in zip(grads, m, strict=True)]
-            foreach._foreach_lerp_(m, gradients, 1 - self.beta_1)
-            difference = foreach._foreach_mul(gradients, gradients)
-            foreach._foreach_sub_(difference, v)
-            foreach._foreach_mul_(difference, weight)
-            foreach._foreach_add_(v, difference)
-            if self.epsilon_inside:
-                root = foreach._foreach_add(v, self.epsilon)
-                foreach._foreach_sqrt_(root)
-            else:
-                root = foreach._foreach_sqrt(v)
-                foreach._foreach_add_(root, self.epsilon)
-            step = foreach._foreach_div(m, root)
-            foreach._foreach_mul_(step, rate)
-            foreach._foreach_sub_([variable.value for variable in variables], step)
+            backend.moment_step(
+                trainable_variables,
+                grads,
+                [self._momentums[index] for index in indices],
+                [self._velocities[index] for index in indices],
+                share=1 - self.beta_1,
+                weight=weight,
+                rate=rate,
+                epsilon=self.epsilon,
+                epsilon_inside=self.epsilon_inside,
+            )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""

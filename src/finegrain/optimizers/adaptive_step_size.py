@@ -9,15 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.optimizers.conditional import count_one, outside_of_graphs
-from finegrain.optimizers.host import host_array
-from finegrain.optimizers.lists import Lists, of_backend
-from finegrain.optimizers.per_weight import PerWeight
-from finegrain.optimizers.persistence import load_in_order
+from finegrain._backend import backend
 from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
-from finegrain.optimizers.slots import add_precise_slot, set_state
-from finegrain.optimizers.sparse import dense
-from finegrain.optimizers.step_sizes import (
+from finegrain.optimizers.step_rules import (
     FIRST_STEP,
     MAX_CHANGE,
     MAX_GAIN,
@@ -25,7 +19,10 @@ from finegrain.optimizers.step_sizes import (
     StepSizes,
     rule_of,
 )
-from finegrain.template import Template
+from finegrain.per_weight.optimizer import PerWeight
+from finegrain.per_weight.persistence import load_in_order
+from finegrain.per_weight.slots import add_precise_slot, set_state
+from finegrain.rules.template import Template
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -168,7 +165,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             "first_step": first_step,
             "max_gain": max_gain,
         }
-        lists = of_backend()
+        lists = backend.lists
         rule = rule_of(mode, lists=lists, **self.arguments)
         self._state = _State(optimizer, self._at_rate_one(optimizer, template), rule, lists)
 
@@ -220,7 +217,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
         if self.built and not callable(learning_rate):
-            learning_rate = learning_rate / float(host_array(self.multiplier))
+            learning_rate = learning_rate / float(backend.host_array(self.multiplier))
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     def _backend_update_step(
@@ -234,13 +231,13 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             if isinstance(inner, PerWeight):
                 inner._state.book.begin_step()
             inner._backend_apply_gradients(list(grads), variables)
-            count_one(inner._iterations)
+            backend.count_one(inner._iterations)
             indices = [self._get_variable_index(variable) for variable in variables]
             moves = state.rule.move(
                 Step(
                     taken=taken,
                     rate=ops.cast(super()._get_current_learning_rate(), "float32"),
-                    gradients=lists.like([dense(gradient) for gradient in grads], before),
+                    gradients=lists.like([backend.dense(gradient) for gradient in grads], before),
                     steps=lists.differences(lists.values(variables), before),
                     weights=before,
                     numbers=self._numbers,
@@ -275,7 +272,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             super().save_own_variables(store)
             return
         for place, variable in enumerate(self._variables):
-            store[str(place)] = host_array(variable)
+            store[str(place)] = backend.host_array(variable)
         given: dict[str, Any] = {}
         inner.save_own_variables(given)
         for name, array in given.items():
@@ -329,7 +326,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """The optimizer that `get_config` describes."""
         config = dict(config)
         # PerWeight may make it while TensorFlow traces a step, where rates have no value.
-        with outside_of_graphs():
+        with backend.outside_of_graphs():
             config["optimizer"] = keras.saving.deserialize_keras_object(
                 config["optimizer"], custom_objects
             )
@@ -339,7 +336,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 class _State:
     """What Keras would save a second time, if it saw it."""
 
-    def __init__(self, given: Any, inner: Any, rule: StepSizes, lists: Lists) -> None:
+    def __init__(self, given: Any, inner: Any, rule: StepSizes, lists: Any) -> None:
         self.given = given
         self.inner = inner
         self.rule = rule

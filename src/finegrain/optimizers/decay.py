@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.checks import checked_positive, finite
-from finegrain.optimizers.conditional import is_traced, outside_of_graphs
+from finegrain._backend import backend
+from finegrain._checks import checked_positive, finite
 
 # Beyond these no average is left. AdaX's moment is settled to 99 % after 48 steps; of Adam's,
 # and of a power's at its millionth step, 9 tenths and 1 fourth are the newest gradient's.
@@ -284,9 +284,9 @@ def checked_min_weight(min_weight: Any) -> float:
 
 def _value(decay: Callable[[Any], Any], step: int) -> float | None:
     """The weight at `step`; `None` where a compiled function is being traced by JAX."""
-    with outside_of_graphs():
+    with backend.outside_of_graphs():
         weight = decay(_float(step))
-        if is_traced(weight):
+        if backend.is_compiling(weight):
             return None
         number = np.asarray(ops.convert_to_numpy(weight))
         if number.shape != () or number.dtype.kind not in "fiu":

@@ -10,9 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.checks import checked_positive
-from finegrain.optimizers.conditional import is_traced, outside_of_graphs
-from finegrain.optimizers.sparse import dense, is_sparse
+from finegrain._backend import backend
+from finegrain._checks import checked_positive
 
 # exp of more would overflow float32; less than this floor would leave its normal numbers.
 LARGEST_STEP = 80.0
@@ -205,13 +204,14 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Multiplies one weight by its factors."""
-        if is_sparse(gradient) and not (self.normalize and len(variable.shape) == 1):
-            self.assign(variable, self._moved_rows(gradient, variable, learning_rate))
-        else:
-            value = ops.convert_to_tensor(variable)
-            self.assign(
-                variable, self._moved(value, dense(gradient), learning_rate, self._floor_of(value))
-            )
+        floor = self._floor_of(variable)
+        if self.normalize and len(variable.shape) == 1:
+            gradient = backend.dense(gradient)  # its rows are its numbers, which sum to 1 together
+
+        def moved(weights: Any, gradient: Any) -> Any:
+            return self._moved(weights, gradient, learning_rate, floor)
+
+        self.assign(variable, backend.on_rows(moved, gradient, variable))
 
     def _moved(self, weights: Any, gradient: Any, learning_rate: Any, floor: float) -> Any:
         """What the step makes of `weights`, in the weights' dtype."""
@@ -229,25 +229,6 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
         else:
             moved = _at_least(floor, moved)
         return ops.cast(moved, dtype)
-
-    def _moved_rows(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
-        """The new rows of a weight of which TensorFlow's `gradient` names some only."""
-        import tensorflow as tf
-
-        # A row that was looked up several times has several gradients: each of them gets their
-        # sum, so that all write the same row. (tf.unique would shape the program by its data.)
-        indices = gradient.indices
-        count = tf.size(indices)
-        first = tf.math.unsorted_segment_min(tf.range(count), indices, variable.shape[0])
-        place = tf.gather(first, indices)
-        sums = tf.math.unsorted_segment_sum(gradient.values, place, count)
-        rows = self._moved(
-            tf.gather(variable, indices),
-            tf.gather(sums, place),
-            learning_rate,
-            self._floor_of(variable),
-        )
-        return tf.IndexedSlices(rows, indices, gradient.dense_shape)
 
     def _floor_of(self, variable: Any) -> float:
         if keras.backend.standardize_dtype(variable.dtype) == "float16":
@@ -295,10 +276,10 @@ def _values_arrive_later() -> bool:
 
 def _is_positive(variable: Any) -> bool:
     """Whether all values are finite and > 0. Only the answer leaves the device."""
-    with outside_of_graphs():
+    with backend.outside_of_graphs():
         value = ops.convert_to_tensor(variable)
         answer = ops.all(ops.logical_and(value > 0, ops.isfinite(value)))
-        if not is_traced(answer):
+        if not backend.is_compiling(answer):
             return bool(answer)
     raise ValueError(
         "ExponentiatedGradient should be built outside of the compiled function, where it can "

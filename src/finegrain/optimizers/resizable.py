@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from finegrain.optimizers.per_weight import PerWeight
+from finegrain._backend import backend
+from finegrain.per_weight.optimizer import PerWeight
 
 # Why the step of an optimizer cannot be taken at another size.
 REFUSED = {
@@ -78,13 +79,10 @@ def _refuse_rules(optimizer: PerWeight) -> None:
 
 def refuse_replicas() -> None:
     """Raises an error under a TensorFlow strategy of several replicas."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                "AdaptiveStepSize compares gradients with past steps, and under a TensorFlow "
-                "strategy each replica has but a share of the gradient. Train on one device, or "
-                "with keras.distribution on JAX. Received: a strategy of "
-                f"{tf.distribute.get_strategy().num_replicas_in_sync} replicas"
-            )
+    replicas = backend.number_of_replicas()
+    if replicas > 1:
+        raise ValueError(
+            "AdaptiveStepSize compares gradients with past steps, and under a TensorFlow strategy "
+            "each replica has but a share of the gradient. Train on one device, or with "
+            f"keras.distribution on JAX. Received: a strategy of {replicas} replicas"
+        )

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.overlay import Overlay, create_weights, is_built, outside_of_graphs
-from finegrain.routing.backend import backend
+from finegrain._backend import backend
+from finegrain.routing.overlay import Overlay, create_weights, is_built
 
 # They compute with tensors of their own, not with the values of their Keras variables.
 _OPAQUE = (keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
@@ -106,7 +106,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
                 f"Received symbolic tensors for layer {layer.name!r}"
             )
         if not is_built(layer):
-            with outside_of_graphs():
+            with backend.outside_of_graphs():
                 create_weights(layer, args, kwargs)
         with Overlay(layer.variables, lambda variable, value: ops.stop_gradient(value)) as scope:
             backend.compute_before_updates(scope.values.values(), layer.variables)

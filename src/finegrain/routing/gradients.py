@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from finegrain.checks import finite
-from finegrain.routing.backend import backend
+from finegrain._backend import backend
+from finegrain._checks import finite
 
 Tensor = Any
 

@@ -1,5 +1,8 @@
 """Tagging text: corpora, tag schemes, the word segmenter and its score."""
 
+from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
+from finegrain.segmenter.segmenter import Segmenter
+from finegrain.segmenter.training import TrainingDivergedError
 from finegrain.tagging.corpus import (
     CorpusError,
     read_columns,
@@ -8,11 +11,8 @@ from finegrain.tagging.corpus import (
     write_segmented,
 )
 from finegrain.tagging.entities import BIO, BIOES, Span
-from finegrain.tagging.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.tagging.schemes import BMES, TagScheme
-from finegrain.tagging.scoring import SegmentationScore, score
-from finegrain.tagging.segmenter import Segmenter
-from finegrain.tagging.training import TrainingDivergedError
+from finegrain.tagging.scores import SegmentationScore, score
 
 __all__ = [
     "BIO",

@@ -1,0 +1,126 @@
+"""JAX: whatever is traced is a function of its inputs, compiled as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import keras
+from jax.core import Tracer
+from keras import ops
+
+from finegrain._backend import neutral
+from finegrain._backend.neutral import (
+    CHECKS_INDICES,
+    RUNS_EACH_STEP,
+    anywhere,
+    compute_before_updates,
+    count_one,
+    dense,
+    host_array,
+    is_native_variable,
+    is_sparse,
+    lists,
+    moment_step,
+    number_of_replicas,
+    on_rows,
+    on_values,
+    outside_of_graphs,
+    over_replicas,
+    scope_of,
+    unchanged_since,
+    versions,
+)
+
+Tensor = Any
+
+__all__ = [
+    "CHECKS_INDICES",
+    "COUNTS_TOGETHER",
+    "RUNS_EACH_STEP",
+    "UNDOES_FAILED_STEPS",
+    "anywhere",
+    "call_if",
+    "compute_before_updates",
+    "count_one",
+    "dense",
+    "gradient",
+    "host_array",
+    "is_compiling",
+    "is_native_variable",
+    "is_sparse",
+    "lists",
+    "moment_step",
+    "number_of_replicas",
+    "on_rows",
+    "on_values",
+    "outside_of_graphs",
+    "over_replicas",
+    "run_if",
+    "scope_of",
+    "snapshot",
+    "straight_through",
+    "unchanged_since",
+    "versions",
+]
+
+COUNTS_TOGETHER = True  # each variable of a program is work
+UNDOES_FAILED_STEPS = True
+
+
+# Not `jax.custom_vjp`, which has no forward mode and so no `jax.hessian`.
+@jax.custom_jvp
+def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
+    """`value`, with the derivatives of `surrogate`."""
+    return value
+
+
+@straight_through.defjvp
+def _(primals: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    # Through `straight_through` again: derivatives of the derivative are the surrogate's as well.
+    return straight_through(*primals), tangents[1]
+
+
+def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+    """The gradient of the first output of `function` at `x`, and the second output."""
+    return jax.grad(function, has_aux=True)(x)
+
+
+def is_compiling(value: Any) -> bool:
+    """Whether `value` stands for one that a compiled program will know."""
+    return isinstance(value, Tracer)
+
+
+def run_if(
+    condition: Any,
+    step: Callable[..., None],
+    arguments: Sequence[Any],
+    variables: Callable[[], Sequence[keras.Variable]],
+) -> None:
+    """Takes the step and then keeps or drops it, which the compiler merges into the update.
+
+    Inside of a branch no variable can be assigned to.
+    """
+    if not is_compiling(condition):
+        neutral.run_if(condition, step, arguments, variables)
+        return
+    targets = list(variables())
+    before = [variable.value for variable in targets]
+    step(*arguments)
+    for variable, old in zip(targets, before, strict=True):
+        variable.assign(ops.where(condition, variable.value, old))
+
+
+def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
+    """Calls the host, in a compiled program by a callback."""
+    if not is_compiling(condition):
+        return neutral.call_if(condition, function, tensors)
+    arguments = tuple(jax.lax.stop_gradient(x) for x in tensors)
+    jax.lax.cond(condition, lambda: jax.debug.callback(function, *arguments), lambda: None)
+    return True
+
+
+def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
+    """What the variables hold: arrays never change."""
+    return [variable.value for variable in variables]

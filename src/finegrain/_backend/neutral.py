@@ -1,0 +1,192 @@
+"""What backends do alike, by `keras.ops` and Keras's own variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain._backend import lists
+
+Tensor = Any
+
+__all__ = [
+    "CHECKS_INDICES",
+    "COUNTS_TOGETHER",
+    "RUNS_EACH_STEP",
+    "UNDOES_FAILED_STEPS",
+    "anywhere",
+    "call_if",
+    "compute_before_updates",
+    "count_one",
+    "dense",
+    "host_array",
+    "is_compiling",
+    "is_native_variable",
+    "is_sparse",
+    "lists",
+    "moment_step",
+    "number_of_replicas",
+    "on_rows",
+    "on_values",
+    "outside_of_graphs",
+    "over_replicas",
+    "run_if",
+    "scope_of",
+    "snapshot",
+    "unchanged_since",
+    "versions",
+]
+
+RUNS_EACH_STEP = False
+"""Whether Python runs at each step, so that what it remembers of the last one saves work."""
+
+COUNTS_TOGETHER = False
+"""Whether the step counts of many optimizers are better kept in one variable."""
+
+UNDOES_FAILED_STEPS = False
+"""Whether Keras forgets what a step assigned if it raises an error."""
+
+CHECKS_INDICES = False
+"""Whether looking up an index that is outside raises an error by itself."""
+
+moment_step: Callable[..., None] | None = None
+"""A step of second moments for all weights at once, or `None` where each moves by itself."""
+
+
+def is_compiling(value: Any) -> bool:
+    """Whether the step that computes `value` is being compiled, so that it has no value yet."""
+    return False
+
+
+def outside_of_graphs() -> AbstractContextManager[Any]:
+    """A context in which variables are made once and have values, also while a graph is traced."""
+    return nullcontext()
+
+
+def run_if(
+    condition: Any,
+    step: Callable[..., None],
+    arguments: Sequence[Any],
+    variables: Callable[[], Sequence[keras.Variable]],
+) -> None:
+    """Calls `step(*arguments)` if `condition` holds; else all `variables()` keep their values.
+
+    Args:
+        condition: `None` for always, a bool, or a scalar boolean tensor.
+        step: Assigns to `variables` and returns nothing.
+        arguments: What it takes: lists of tensors and variables.
+        variables: Lists all that it may assign to.
+    """
+    if condition is None or bool(condition):
+        step(*arguments)
+
+
+def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
+    """Calls a function of NumPy arrays when a condition turns out to hold.
+
+    What it raises ends the step: as itself where operations run one by one (PyTorch, and all
+    backends outside of compiled functions), inside a `JaxRuntimeError` on JAX, and inside an
+    `InvalidArgumentError` on TensorFlow.
+
+    Args:
+        condition: A boolean scalar.
+        function: What to call. A step that was vectorized may call it where the condition does not
+            hold.
+        tensors: What it takes.
+
+    Returns:
+        Whether the host can be reached from here. From what XLA compiles on TensorFlow
+        (`jit_compile=True`) and from transforms of `torch.func` it cannot.
+    """
+    if bool(condition):
+        function(*(ops.convert_to_numpy(x) for x in tensors))
+    return True
+
+
+def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:
+    """Has the tensors computed before any of the variables is assigned its next value.
+
+    Nothing to do, where a value that was read stays what it was.
+    """
+
+
+def host_array(value: Any) -> np.ndarray:
+    """A copy of what a variable or a tensor holds; not inside a compiled step."""
+    return np.array(
+        ops.convert_to_numpy(value.value if isinstance(value, keras.Variable) else value)
+    )
+
+
+def is_native_variable(value: Any) -> bool:
+    """Whether `value` is a variable of the backend itself that Keras's optimizers take."""
+    return False
+
+
+def count_one(variable: keras.Variable) -> None:
+    """Adds 1 to a scalar variable."""
+    variable.assign_add(1)
+
+
+def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
+    """What the variables hold now, which stays so when they are assigned to."""
+    return [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
+
+
+def versions(variables: Sequence[keras.Variable]) -> list[tuple[Any, int]]:
+    """What tells later whether variables were assigned to, where Python runs at each step."""
+    return []
+
+
+def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.Variable]) -> bool:
+    """Whether variables hold what they held when `versions` was asked, without reading them."""
+    return False
+
+
+def is_sparse(gradient: Any) -> bool:
+    """Whether the gradient holds some rows only: those of an embedding that were looked up."""
+    return False
+
+
+def dense(gradient: Any) -> Any:
+    """The gradient as a tensor of the weight's shape."""
+    return gradient
+
+
+def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
+    """`function` of the numbers that the gradient holds, sparse as before.
+
+    Args:
+        function: Takes and returns a tensor; it treats each number by itself.
+        gradient: A dense or sparse gradient.
+    """
+    return function(gradient)
+
+
+def on_rows(function: Callable[[Any, Any], Any], gradient: Any, variable: Any) -> Any:
+    """`function` of the rows of a variable, and of the gradient, that the gradient names."""
+    return function(ops.convert_to_tensor(variable), gradient)
+
+
+def number_of_replicas() -> int:
+    """How many replicas share a batch, each with weights of its own, under a strategy."""
+    return 1
+
+
+def over_replicas(gradients: Sequence[Any]) -> list[Any]:
+    """The gradients of a whole batch, of which each replica has but a share."""
+    return list(gradients)
+
+
+def anywhere(flags: Any) -> Any:
+    """Flags, true where they are true on any replica."""
+    return flags
+
+
+def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
+    """The scope of the strategy that weights were made under, to make their state in."""
+    return nullcontext()

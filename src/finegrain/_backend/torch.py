@@ -1,0 +1,134 @@
+"""PyTorch: operations run one by one, and Python runs at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+from keras import ops
+
+from finegrain._backend import foreach as lists
+from finegrain._backend import neutral
+from finegrain._backend.foreach import moment_step
+from finegrain._backend.neutral import (
+    COUNTS_TOGETHER,
+    UNDOES_FAILED_STEPS,
+    anywhere,
+    compute_before_updates,
+    dense,
+    host_array,
+    is_compiling,
+    is_native_variable,
+    is_sparse,
+    number_of_replicas,
+    on_rows,
+    on_values,
+    outside_of_graphs,
+    over_replicas,
+    run_if,
+    scope_of,
+)
+
+Tensor = torch.Tensor
+
+__all__ = [
+    "CHECKS_INDICES",
+    "COUNTS_TOGETHER",
+    "RUNS_EACH_STEP",
+    "UNDOES_FAILED_STEPS",
+    "anywhere",
+    "call_if",
+    "compute_before_updates",
+    "count_one",
+    "dense",
+    "gradient",
+    "host_array",
+    "is_compiling",
+    "is_native_variable",
+    "is_sparse",
+    "lists",
+    "moment_step",
+    "number_of_replicas",
+    "on_rows",
+    "on_values",
+    "outside_of_graphs",
+    "over_replicas",
+    "run_if",
+    "scope_of",
+    "snapshot",
+    "straight_through",
+    "unchanged_since",
+    "versions",
+]
+
+RUNS_EACH_STEP = True
+CHECKS_INDICES = True
+
+
+class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True  # for torch.func
+
+    @staticmethod
+    def forward(value: Tensor, surrogate: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept for the backward pass."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[1].view_as(tangents[1])
+
+
+def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
+    """`value`, with the derivatives of `surrogate`."""
+    return _StraightThrough.apply(value, surrogate)
+
+
+def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+    """The gradient of the first output of `function` at `x`, and the second output."""
+    with torch.enable_grad():  # also where an evaluation has switched it off
+        if not x.requires_grad:
+            x = x.detach().requires_grad_()
+        value, rest = function(x)
+        (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    return slope, rest
+
+
+def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
+    """Calls the host; a compiled step is interrupted for it."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    # What comes back from the host cannot be traced.
+    uncompiled: Any = torch.compiler.disable(neutral.call_if)
+    return uncompiled(condition, function, tensors)
+
+
+def count_one(variable: keras.Variable) -> None:
+    """Adds 1 to a scalar variable, without the detours of `assign_add`."""
+    variable.value.add_(1)
+
+
+def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
+    """Copies."""
+    return [ops.copy(variable.value) for variable in variables]
+
+
+def versions(variables: Sequence[keras.Variable]) -> list[tuple[Any, int]]:
+    """The tensors, and how often each was written to."""
+    return [(variable.value, variable.value._version) for variable in variables]
+
+
+def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.Variable]) -> bool:
+    """Whether they are the same tensors, as often written to."""
+    return len(seen) == len(variables) and all(
+        value is variable.value and version == value._version
+        for (value, version), variable in zip(seen, variables, strict=True)
+    )

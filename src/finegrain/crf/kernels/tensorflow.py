@@ -1,0 +1,109 @@
+"""The linear chain on TensorFlow: hand-written derivatives, of every order and in both modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from finegrain.crf.chain import Chain, Scores
+from finegrain.crf.kernels import log_space, probability_space, viterbi
+from finegrain.crf.score import difference, score
+
+Tensor = Any
+
+
+def log_prob(chain: Chain, tags: Tensor) -> Tensor:
+    """(B,) of (B, T) tags."""
+    shifted, _ = chain.shifted()
+    return difference(score(shifted, tags), _log_partition(shifted))
+
+
+def log_partition(chain: Chain) -> Tensor:
+    """(B,)."""
+    shifted, offset = chain.shifted()
+    return _log_partition(shifted) + offset
+
+
+def marginals(chain: Chain) -> Tensor:
+    """(B, T, K), 0 where masked."""
+    shifted, _ = chain.shifted()
+    return _counts(shifted)[1].emissions
+
+
+def best_tags(chain: Chain) -> Tensor:
+    """(B, T) int32 tags; anything where masked."""
+    return viterbi.best_tags(chain.shifted()[0])
+
+
+def _log_partition(chain: Chain) -> Tensor:
+    @tf.custom_gradient
+    def value(*scores: Tensor) -> Any:
+        total, used = _either(chain)
+
+        def gradient(upstream: Tensor) -> Any:
+            return _weighted(chain.mask, used, upstream, *scores)
+
+        return total, gradient
+
+    return value(*chain.scores)
+
+
+def _counts(chain: Chain) -> tuple[Tensor, Scores]:
+    def plain(*scores: Tensor) -> tuple[Tensor, ...]:
+        total, used = log_space.counts(Chain(Scores(*scores), chain.mask))
+        return (total, *used)
+
+    @tf.custom_gradient
+    def value(*scores: Tensor) -> Any:
+        total, used = _either(chain)
+
+        def gradient(*upstream: Tensor) -> Any:
+            return _vector_jacobian(plain, scores, upstream)
+
+        return (total, *used), gradient
+
+    total, *used = value(*chain.scores)
+    return total, Scores(*used)
+
+
+def _either(chain: Chain) -> tuple[Tensor, Scores]:
+    if chain.scores.per_step:
+        return log_space.counts(chain)
+    total, used, exact = probability_space.counts(chain)
+    return tf.cond(exact, lambda: (total, used), lambda: log_space.counts(chain))
+
+
+def _weighted(mask: Tensor | None, used: Scores, upstream: Tensor, *scores: Tensor) -> Any:
+    """The gradient of the log-partition, itself differentiable: through log space."""
+    pairs = "btij,b->btij" if used.transitions.shape.rank == 4 else "bij,b->ij"
+
+    def weigh(used: Scores, upstream: Tensor) -> tuple[Tensor, ...]:
+        return (
+            used.emissions * upstream[:, None, None],
+            tf.einsum(pairs, used.transitions, upstream),
+            tf.einsum("bk,b->k", used.start, upstream),
+            tf.einsum("bk,b->k", used.end, upstream),
+        )
+
+    def plain(upstream: Tensor, *scores: Tensor) -> tuple[Tensor, ...]:
+        return weigh(log_space.counts(Chain(Scores(*scores), mask))[1], upstream)
+
+    @tf.custom_gradient
+    def value(upstream: Tensor, *scores: Tensor) -> Any:
+        def gradient(*further: Tensor) -> Any:
+            return _vector_jacobian(plain, (upstream, *scores), further)
+
+        return weigh(used, upstream), gradient
+
+    return value(upstream, *scores)
+
+
+def _vector_jacobian(function: Any, arguments: Any, upstream: Any) -> Any:
+    with tf.GradientTape() as tape:
+        arguments = [tf.identity(argument) for argument in arguments]
+        tape.watch(arguments)
+        outputs = function(*arguments)
+    return tape.gradient(
+        outputs, arguments, list(upstream), unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )

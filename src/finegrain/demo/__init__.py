@@ -1,0 +1,1 @@
+"""What `finegrain demo` trains and shows."""

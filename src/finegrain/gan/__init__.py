@@ -1,0 +1,1 @@
+"""A GAN that learns from one loss, with one optimizer, in one `fit`."""

@@ -1,0 +1,80 @@
+"""How the generator's loss is kept from the discriminator's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from finegrain.routing import frozen, reverse_gradient, stop_gradient
+from finegrain.routing.overlay import Overlay
+
+Tensor = Any
+Call = Callable[[Callable[..., Any], Tensor], Tensor]
+
+ROUTINGS = ("frozen", "subtraction", "reversal")
+
+
+def checked_routing(routing: Any, loss: Any) -> str:
+    """The name of a routing that fits the loss, or a `ValueError`."""
+    if routing not in ROUTINGS:
+        raise ValueError(
+            f"`routing` should be one of {list(ROUTINGS)}. Received: routing={routing!r}"
+        )
+    if routing == "reversal" and loss != "wasserstein":
+        raise ValueError(
+            "routing='reversal' is for loss='wasserstein', where the generator wants the opposite "
+            f"of the discriminator; take 'frozen' for others. Received: loss={loss!r}"
+        )
+    return routing
+
+
+def shown(routing: str, fake: Tensor, generator_weight: float) -> Tensor:
+    """Fake samples as the discriminator's own loss sees them."""
+    return (
+        reverse_gradient(fake, generator_weight) if routing == "reversal" else stop_gradient(fake)
+    )
+
+
+def generator_score(
+    routing: str, discriminator: keras.layers.Layer, call: Call, fake: Tensor
+) -> Tensor | None:
+    """The scores that the generator learns from; `None` where those of the discriminator do.
+
+    To be called before those of the discriminator's loss, from the same seeds and statistics.
+
+    Args:
+        routing: Its name.
+        discriminator: The layer.
+        call: Calls it, or its frozen form, on samples.
+        fake: The samples, with their gradient.
+    """
+    if routing == "frozen":
+        return call(frozen(discriminator), fake)
+    if routing == "reversal":
+        return None
+    # What it updates is left to the other call: with two dropout masks gradients would not cancel.
+    with Overlay():
+        return call(discriminator, fake)
+
+
+def generator_loss(
+    routing: str, loss: Callable[[Tensor], Tensor], score: Tensor | None, fake_score: Tensor
+) -> Tensor:
+    """The generator's loss, whose gradient reaches the fake samples and no discriminator.
+
+    Args:
+        routing: Its name.
+        loss: From scores to a scalar.
+        score: What `generator_score` gave.
+        fake_score: The scores of the same samples as constants.
+    """
+    if routing == "frozen":
+        return loss(score)
+    value = loss(fake_score)
+    constant = ops.stop_gradient(value)
+    if routing == "reversal":  # the gradient comes with that of the discriminator's loss
+        return constant
+    return constant + (loss(score) - value)

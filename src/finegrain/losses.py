@@ -1,0 +1,5 @@
+"""Losses that `model.compile` takes."""
+
+from finegrain.crf.loss import CRFNegativeLogLikelihood
+
+__all__ = ["CRFNegativeLogLikelihood"]

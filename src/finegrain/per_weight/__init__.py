@@ -1,0 +1,1 @@
+"""PerWeight: any optimizer under rules, from the rulebook to the file."""

@@ -1,0 +1,564 @@
+"""PerWeight: any Keras optimizer under rules that say how each weight learns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain._backend import backend
+from finegrain._checks import checked_number
+from finegrain.per_weight import persistence
+from finegrain.per_weight.describe import Description, WeightReport
+from finegrain.per_weight.nonfinite import Guard, check_policy, host_int
+from finegrain.per_weight.partition import Selected, State
+from finegrain.per_weight.reports import as_float, reports
+from finegrain.per_weight.rulebook import Rulebook
+from finegrain.per_weight.slots import set_state
+from finegrain.per_weight.statistics import notes_on_statistics
+from finegrain.rules.rule import Rule
+from finegrain.rules.template import Template
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class PerWeight(keras.optimizers.Optimizer):
+    r"""Any Keras optimizer under rules that say how each weight learns.
+
+    The weight $\theta_i$ moves as the given optimizer would move it at the learning rate
+
+    $$\eta_i = \eta \cdot m_i,$$
+
+    where $\eta$ is the base learning rate and $m_i$ the multiplier of the last rule that selects
+    the weight (1 when none does); rules may also give it a rate, a weight decay, an optimizer and
+    gradient transforms of its own, or hold it where it is. Without rules the weights are bit-equal
+    to those of the optimizer alone; with multipliers of 1, too, where operations run one by one
+    (PyTorch, eager steps), and else equal to rounding. `learning_rate` is the base
+    rate: schedules and callbacks that set it keep the ratios. Clipping (also over the global
+    norm), gradient accumulation, loss scaling, weight averaging and constraints are those of the
+    given optimizer, over all weights together.
+
+    Args:
+        optimizer: A Keras optimizer, not yet built, or its name or config. Its learning rate is
+            the base rate.
+        rules: A list of `Rule`. For each property the last rule that selects a weight and names
+            the property decides.
+        nonfinite: What to do when the gradient of a weight that moves is NaN or infinite.
+            `"propagate"`: nothing, as Keras does. `"skip"`: drop the whole step, so that weights
+            and state stay as they are, and count it in `skipped_steps`. `"raise"`: drop it, and
+            raise a `NonFiniteGradientError` that names the weights.
+        name: The optimizer's name.
+
+    Raises:
+        TypeError: if a rule is not a `Rule`.
+        ValueError: if the optimizer is already built or a wrapper itself, if two rules are given
+            the same name, or, at build, if a selector selects no weight.
+        NonFiniteGradientError: in a step, with `nonfinite="raise"`.
+
+    Example:
+    >>> import keras, numpy as np, finegrain as fg
+    >>> model = keras.Sequential([
+    ...     keras.Input((2,)),
+    ...     keras.layers.Dense(2, name="encoder", kernel_initializer="ones"),
+    ...     keras.layers.Dense(1, name="head", kernel_initializer="ones")])
+    >>> optimizer = fg.PerWeight(keras.optimizers.SGD(0.1), [
+    ...     fg.Rule("head", learning_rate_multiplier=100.0),
+    ...     fg.Rule("encoder", trainable=False)])
+    >>> print(optimizer.describe(model).to_dicts()[2]["learning_rate_multiplier"])
+    100.0
+    >>> model.compile(optimizer, loss="mse")
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    >>> print(keras.ops.convert_to_numpy(model.get_layer("head").bias))
+    [-60.]
+    >>> print(keras.ops.convert_to_numpy(model.get_layer("encoder").bias))
+    [0. 0.]
+
+    Notes:
+        The slots of the weights (momenta and the like) are saved under the weights' paths. A
+        checkpoint therefore resumes under other rules and on another backend.
+
+        Under `fit`, where steps run compiled, `nonfinite="raise"` drops the steps in question, and
+        `fit` raises at its end, when it has put the model in order; the callback
+        `finegrain.callbacks.TerminateOnNonFinite` ends the training at the first of them. In
+        steps that you compile yourself, and after `train_on_batch`, ask with
+        `raise_if_nonfinite()`. A step that is not compiled raises by itself.
+
+        A rule whose multiplier is 1 changes nothing about the step, which does not even ask
+        whether it is 0. To hold its weights later, say `trainable=True` in the rule.
+
+        Steps are counted as Keras counts them: with gradient accumulation, `iterations` counts
+        updates, while schedules and rules' schedules are given the number of batches.
+
+        Under mixed precision Keras's `LossScaleOptimizer` looks at the gradients first, those of
+        held weights included, drops steps by itself, and counts none here.
+
+    References:
+        Su Jianlin, Layer-wise learning rates and free gradients, 2019,
+        https://kexue.fm/archives/6418
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
+        rules: Sequence[Rule] = (),
+        *,
+        nonfinite: str = "propagate",
+        name: str | None = None,
+    ) -> None:
+        if isinstance(optimizer, PerWeight):
+            raise ValueError(
+                "PerWeight cannot wrap another PerWeight: put all rules into one list. "
+                f"Received: optimizer={optimizer!r}"
+            )
+        template = Template(optimizer)
+        check_policy(nonfinite)
+        # A base rate that is a number is kept in a variable of our own.
+        super().__init__(
+            learning_rate=template.learning_rate,
+            weight_decay=template.optimizer.weight_decay,
+            name=name or "per_weight",
+            **template.shared_arguments(),
+        )
+        self.nonfinite = nonfinite
+        self._state = State(
+            Rulebook(template, rules, self._add_numbers, self._current_step, self._base_rate),
+            self._var_key,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """A hyperparameter of the given optimizer, such as `beta_1`."""
+        state = self.__dict__.get("_state")
+        if state is None or name not in state.book.template.hyperparameters:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(state.book.template.optimizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets a hyperparameter also where it is at work: in the optimizers of the groups."""
+        state = self.__dict__.get("_state")
+        if state is not None and name in state.book.template.hyperparameters:
+            state.set_hyperparameter(name, value)
+            if name not in self.__dict__:
+                return
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        rules = [live.rule for live in self._state.book.rules]
+        shown = ", ".join(map(repr, rules[:3])) + (f", … {len(rules)} in all" * (len(rules) > 3))
+        return f"PerWeight({self._state.book.template!r}, [{shown}])"
+
+    def _add_numbers(self, values: list[float]) -> keras.Variable:
+        def initial(shape: Sequence[int], dtype: str) -> Any:
+            return ops.convert_to_tensor(values, dtype)
+
+        return self.add_variable((len(values),), initial, dtype="float32", name="rule_numbers")
+
+    def _current_step(self) -> Any:
+        return ops.convert_to_tensor(self._iterations)
+
+    def _base_rate(self) -> Any:
+        return self._get_current_learning_rate()
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Sorts `variables` into groups by the rules and creates their state.
+
+        Where rules from a file do not fit the model that was loaded, the first call, which is that
+        of `load_model`, warns and builds nothing, so that the model can be used; the next raises.
+        """
+        if self.built:
+            return
+        variables = list(variables)
+        state = self._state
+        were_known = bool(state.problems)
+        selection = state.select(variables)
+        if state.problems:
+            message = (
+                f"{state.problems[0]} The rule comes from a file, whose model had other paths."
+            )
+            cure = "compile the model with a PerWeight of rules that fit."
+            if were_known:
+                raise ValueError(f"{message} Before it trains, {cure}")
+            warnings.warn(
+                f"{message} The model predicts as it did; before it trains, {cure}", stacklevel=2
+            )
+            return
+        with backend.scope_of(variables):
+            self._build(variables, selection)
+
+    def _build(self, variables: list[keras.Variable], selection: list[Selected]) -> None:
+        state = self._state
+        state.part(variables, selection)
+        super().build(variables)
+        state.build_groups()
+        if self.nonfinite != "propagate":
+            state.guard = Guard(self.nonfinite, variables, self._add_counter)
+
+    def _add_counter(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        return self.add_variable(
+            shape, "zeros", dtype="int32", aggregation="only_first_replica", name=name
+        )
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The optimizer's own variables, then those of its groups and gradient transforms."""
+        state = self._state
+        return (
+            list(self._variables)
+            + state.group_variables()
+            + [v for *_, transform in state.transforms for _, v, _ in transform.state]
+            + ([] if state.recorder is None else state.recorder.variables)
+        )
+
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
+        """One step.
+
+        Args:
+            grads: A gradient, or `None`, for each of `trainable_variables`.
+            trainable_variables: The weights; by default those that the optimizer was built with.
+                The first call builds it.
+        """
+        weights = None if trainable_variables is None else list(trainable_variables)
+        if weights is not None and not self.built:
+            self.build(weights)
+        self._state.book.begin_step()
+        if self._state.guard is None:
+            self._step(list(grads), weights)
+            return
+        members = self._trainable_variables if weights is None else weights
+        self._check_variables_are_known(members)
+        counted = [
+            False if self._overwrite_variable_with_gradient(weight) else self._moves(weight)
+            for weight in members
+        ]
+        everything = [*self._trainable_variables, *self.variables]
+        self._state.guard.run(self._step, list(grads), list(members), counted, everything, self)
+
+    def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
+        held = self._what_to_hold()
+        super().apply(grads, weights)
+        if self._state.counts is not None and not any(map(backend.is_compiling, grads)):
+            self._state.hand_out_counts()
+        for variable, stays, before in held:
+            variable.assign(ops.where(stays, before, ops.convert_to_tensor(variable)))
+
+    def _what_to_hold(self) -> list[tuple[keras.Variable, Any, Any]]:
+        """(variable, whether it stays, its value) of all that Keras would move beside the step.
+
+        Keras applies constraints to all weights, also to those that do not move, and averages
+        them all, in which rounding would let the average of a weight that stays walk away.
+        """
+        weights = self._trainable_variables
+        if not self.built or not (self.use_ema or any(w.constraint is not None for w in weights)):
+            return []
+        averages = self._model_variables_moving_average if self.use_ema else []
+        overwritten = bool(averages and self.ema_overwrite_frequency)
+        held = []
+        for place, weight in enumerate(weights):
+            average = averages[place] if averages else None
+            touched = overwritten or weight.constraint is not None
+            moves = self._moves(weight) if touched or average is not None else None
+            if moves is None:
+                continue
+            stays = ops.logical_not(moves)
+            value = ops.copy(ops.convert_to_tensor(weight))
+            if touched:
+                held.append((weight, stays, value))
+            if average is not None:
+                before = ops.copy(ops.convert_to_tensor(average))
+                held.append((average, ops.logical_and(stays, before == value), before))
+        return held
+
+    def _moves(self, weight: keras.Variable) -> Any:
+        """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
+        group = self._state.group_of.get(self._var_key(weight))
+        return None if group is None else self._state.book.moves(group.outcome)
+
+    # The hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
+
+    def _backend_apply_gradients(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
+    ) -> None:
+        weights = list(trainable_variables)
+        state = self._state
+        state.stepping = weights
+        state.is_traced = state.is_traced or backend.is_compiling(self._iterations)
+        grads = list(grads)
+        if self.gradient_accumulation_steps or self._state.transforms:
+            grads = self._without_held(grads)
+        super()._backend_apply_gradients(grads, weights)
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        # By now the gradients are accumulated and unscaled.
+        if self._state.recorder is not None:
+            self._state.raw_gradients[get_ident()] = backend.over_replicas(grads)
+        grads = self._state.transform(list(grads))
+        if self.global_clipnorm:
+            grads = self._without_held(grads)
+        return super()._clip_gradients(grads)
+
+    def _without_held(self, grads: list[Any]) -> list[Any]:
+        """Zeros in the place of gradients of weights that do not move: they touch no other's."""
+        return [
+            _zero_unless(self._moves(weight), gradient)
+            for gradient, weight in zip(grads, self._state.stepping, strict=True)
+        ]
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        """Does nothing here: each group decays its weights at its own learning rate."""
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        # By now the gradients are clipped, too, over all weights together.
+        state = self._state
+        variables = list(trainable_variables)
+        parts = state.parts_of(variables)
+        before = None if state.recorder is None else state.recorder.before()
+        state.hand_out_counts()
+        for group, places in zip(state.groups, parts, strict=True):
+            group.update(
+                state.book.moves(group.outcome),
+                [grads[place] for place in places],
+                [variables[place] for place in places],
+            )
+        state.collect_counts()
+        if state.recorder is not None:
+            step = ops.convert_to_tensor(self.iterations)
+            raw = state.raw_gradients.pop(get_ident())
+            state.recorder.record(step, raw, state.stepping, before)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Moves one weight, as the optimizer of its group does.
+
+        Args:
+            gradient: Its gradient, as `apply` would hand it on: clipped and transformed.
+            variable: A weight that the optimizer was built with.
+            learning_rate: The rate to use, whatever the rules say of it.
+        """
+        self._get_variable_index(variable)  # as Keras does: a KeyError for any other weight
+        group = self._state.group_of[self._var_key(variable)]
+        group.optimizer.update_step(gradient, variable, learning_rate)
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Excludes weights from the weight decay of the given optimizer and of rules' own ones.
+
+        A rule that names `weight_decay` decides for its weights, whatever is excluded here.
+
+        Args:
+            var_list: The weights.
+            var_names: Parts of the names of weights; a weight of which the name holds any of them
+                is excluded.
+
+        Raises:
+            ValueError: if the optimizer is built.
+        """
+        if self.built:
+            raise ValueError(
+                "`exclude_from_weight_decay` comes before the optimizer is built, that is, before "
+                "the first step. Call it on a new optimizer, or give a new one the rule "
+                f"Rule(..., weight_decay=0.0). Received: var_list={var_list!r}, "
+                f"var_names={var_names!r}"
+            )
+        for template in self._state.book.templates():
+            template.optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def set_multiplier(self, rule: str, value: float) -> None:
+        """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
+
+        Nothing is compiled again. In a callback under `fit`, reach the optimizer as
+        `self.model.optimizer`. A rule that says `trainable` only is released by a value > 0, which
+        multiplies its weights' rate, and held again by 0.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by.
+            value: A finite number ≥ 0. With 0 the weights do not move and their slots do not
+                advance.
+
+        Raises:
+            ValueError: if no rule goes by that name, if its multiplier is a schedule, if a later
+                rule decides for all its weights, if the value is no multiplier, or if it is 0 and
+                the rule began with 1 without saying `trainable` (see the notes of the class).
+        """
+        value = checked_number("learning_rate_multiplier", value)
+        self._state.book.set_number("learning_rate_multiplier", rule, value, "trainable")
+
+    def set_learning_rate(self, rule: str, value: float) -> None:
+        """Changes the absolute learning rate of a rule, or of its own optimizer.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by.
+            value: A finite number ≥ 0.
+
+        Raises:
+            ValueError: if no rule goes by that name, if it has no rate of its own or a schedule,
+                or if the value is no rate.
+        """
+        self._state.book.set_number("learning_rate", rule, checked_number("learning_rate", value))
+
+    def set_trainable(self, rule: str, value: bool) -> None:
+        """Releases or holds the weights of a rule that names `trainable`.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by.
+            value: Whether the weights move.
+
+        Raises:
+            ValueError: if no rule goes by that name, or it does not name `trainable`.
+            TypeError: if the value is not a bool.
+        """
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
+        self._state.book.set_number("trainable", rule, float(value))
+
+    def effective_learning_rates(self) -> list[float]:
+        """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
+        reports = self._reports(self._trainable_variables)
+        return [r.effective_learning_rate if r.trainable else 0.0 for r in reports]
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were dropped since gradients were not finite."""
+        guard = self._state.guard
+        return 0 if guard is None else host_int(guard.skipped)
+
+    @property
+    def nonfinite_weights(self) -> dict[str, int]:
+        """Path of each weight whose gradient was not finite → in how many steps.
+
+        Counted where `nonfinite` is `"skip"` or `"raise"`, since the optimizer was built.
+        """
+        guard = self._state.guard
+        return {} if guard is None else guard.concerned()
+
+    @property
+    def nonfinite_is_pending(self) -> bool:
+        """Whether `raise_if_nonfinite` would raise an error now."""
+        guard = self._state.guard
+        return self.nonfinite == "raise" and guard is not None and guard.is_pending
+
+    def raise_if_nonfinite(self) -> None:
+        """Raises a `NonFiniteGradientError` if a step was dropped since the last such error.
+
+        Under `fit` there is no need to call it; see the notes of the class.
+        """
+        if self.nonfinite_is_pending:
+            self._state.guard.raise_pending()  # type: ignore[union-attr]
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Sets the averaged weights at the end of `fit`, if the optimizer averages."""
+        super().finalize_variable_values(var_list)
+        self.raise_if_nonfinite()
+
+    def describe(self, model: keras.Model) -> Description:
+        """A table of how each trainable weight of `model` learns, before or after training.
+
+        Args:
+            model: A built Keras model (or layer).
+
+        Returns:
+            A `Description`: rich when printed by rich, plain text under `str`, `to_dicts()` for
+            programs.
+
+        Raises:
+            ValueError: if the model has no weights yet, or a selector selects none.
+        """
+        weights = model.trainable_variables
+        if not weights:
+            raise ValueError(
+                "`describe` needs a model with trainable weights: build it first, for example "
+                f"by calling it on data. Received: model={model!r}"
+            )
+        reports = self._reports(weights)
+        rules = [live.rule for live in self._state.book.rules]
+        notes = notes_on_statistics(model, rules, weights, reports)
+        return Description(reports, notes=notes)
+
+    def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
+        base = as_float(self._get_current_learning_rate())
+        given = self._state.book.template.learning_rate
+        if isinstance(given, float) and np.float32(given) == base:
+            base = given
+        state = self._state
+        return reports(state.book, weights, state.select(weights), base, state.learned_rates())
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the state into `store` under the paths of the weights it serves."""
+        persistence.save(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the state of each weight from `store`, whatever the rules it was written under.
+
+        A number of a rule that was changed at run time is restored when the rule still says what
+        it said when the file was written; else the rule of today holds. State that the file lacks
+        keeps its value, with a warning that names it.
+        """
+        if not self.built and self._state.problems:
+            return  # it is known already that the rules do not fit
+        if not self.built:
+            warnings.warn(
+                f"The saved state is not loaded: optimizer {self.name!r} has no variables for it "
+                "yet. Call `optimizer.build(model.trainable_variables)` before loading.",
+                stacklevel=2,
+            )
+            return
+        persistence.load(self, store)
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets all state variables, in the order of `variables`."""
+        set_state(self, weights)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal optimizer, with the numbers as they are now."""
+        shared = super().get_config()
+        template = self._state.book.template
+        changes = {
+            key: shared[key] for key in template.shared_arguments() if key in template.config
+        }
+        changes["learning_rate"] = shared["learning_rate"]
+        return {
+            "optimizer": template.serialize(**changes),
+            "nonfinite": self.nonfinite,
+            "name": self.name,
+            **self._config_of_rules(),
+        }
+
+    def _config_of_rules(self) -> dict[str, Any]:
+        return {
+            "rules": persistence.rule_configs(self),
+            "selection": persistence.selection(self),
+        }
+
+    def _round(self, optimizer: keras.optimizers.Optimizer) -> PerWeight:
+        """The same rules round another optimizer, not yet built."""
+        rules = [live.rule for live in self._state.book.rules]
+        other = PerWeight(optimizer, rules, nonfinite=self.nonfinite, name=self.name)
+        other._state.saved_selection = self._state.saved_selection
+        return other
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> PerWeight:
+        """The optimizer that `get_config` describes."""
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
+        rules = [Rule.from_config(rule, custom_objects) for rule in config["rules"]]
+        per_weight = cls(optimizer, rules, nonfinite=config["nonfinite"], name=config["name"])
+        per_weight._state.saved_selection = [tuple(entry) for entry in config["selection"]]
+        return per_weight
+
+
+def _zero_unless(moves: Any, gradient: Any) -> Any:
+    if moves is None or moves is True:
+        return gradient
+    if moves is False:
+        return backend.on_values(ops.zeros_like, gradient)
+    return backend.on_values(
+        lambda values: ops.where(moves, values, ops.zeros_like(values)), gradient
+    )

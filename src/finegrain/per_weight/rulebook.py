@@ -1,0 +1,371 @@
+"""Rules at work: their numbers as variables, their schedules at the present step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain._backend import backend
+from finegrain.rules.rule import Outcome, Rule, outcome_of
+from finegrain.rules.template import Template
+
+
+def both(first: Any, second: Any) -> Any:
+    """Whether two conditions hold; `None` stands for always."""
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, bool) or isinstance(second, bool):
+        if first is False or second is False:
+            return False
+        return second if isinstance(first, bool) else first
+    return ops.logical_and(first, second)
+
+
+class Numbers:
+    """The numbers of all rules, in one variable: to a compiled program, each variable is work."""
+
+    def __init__(self) -> None:
+        self.configured: list[float] = []
+        self.variable: Any = None
+
+    def add(self, property_name: str, configured: float) -> Number:
+        """One more, before the variable is made."""
+        self.configured.append(configured)
+        return Number(self, len(self.configured) - 1, property_name, configured)
+
+
+class Number:
+    """A number of a rule that may change while training goes on."""
+
+    def __init__(self, numbers: Numbers, place: int, property_name: str, configured: float) -> None:
+        self.numbers = numbers
+        self.place = place
+        self.property_name = property_name
+        self.configured = configured
+
+    def tensor(self) -> Any:
+        """The number now, as a scalar tensor."""
+        # As a tensor: an optimizer would track a variable among its attributes as its own.
+        return ops.convert_to_tensor(self.numbers.variable)[self.place]
+
+    def read(self) -> float:
+        """What it is now; not inside a compiled step."""
+        return float(backend.host_array(self.numbers.variable)[self.place])
+
+    def assign(self, value: float) -> None:
+        """Sets it; not inside a compiled step."""
+        values = backend.host_array(self.numbers.variable)
+        values[self.place] = value
+        self.numbers.variable.assign(values)
+
+    def current(self) -> float:
+        """The rule's own number (0.1, not its float32), where it has not been changed."""
+        value = self.read()
+        return self.configured if value == np.float32(self.configured) else value
+
+
+# The rate of a rule's optimizer, beside the rate that the rule gives.
+OWN_RATE = "optimizer_learning_rate"
+
+
+class LiveRule:
+    """A rule at work: its numbers as variables, its schedules at the present step.
+
+    Args:
+        rule: The rule.
+        key: Its name, unique among the rules.
+        step: Gives the present step.
+        numbers: Where to keep its numbers.
+    """
+
+    def __init__(self, rule: Rule, key: str, step: Callable[[], Any], numbers: Numbers) -> None:
+        self.rule = rule
+        self.key = key
+        self._step = step
+        own = None if rule.template is None else rule.template.learning_rate
+        given = {
+            "learning_rate_multiplier": rule.learning_rate_multiplier,
+            # The rate of an optimizer of its own is the rule's, if it gives no other. Where it
+            # does, a later rule's multiplier still multiplies the optimizer's own.
+            "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
+            OWN_RATE: None if rule.learning_rate is None else own,
+            "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
+        }
+        self.numbers = {
+            name: numbers.add(name, value)
+            for name, value in given.items()
+            if isinstance(value, float)
+        }
+
+    @property
+    def patterns(self) -> list[str]:
+        """The regular expressions among what the rule selects by."""
+        return [selector for selector in self.rule.selectors if isinstance(selector, str)]
+
+    def value(self, name: str) -> Any:
+        """The property's value now, as a scalar tensor."""
+        if name in self.numbers:
+            return self.numbers[name].tensor()
+        return ops.cast(getattr(self.rule, name)(self._step()), "float32")
+
+    @property
+    def own_rate_name(self) -> str:
+        """Under which name the rate of its optimizer stands among the numbers, if it is one."""
+        return "learning_rate" if self.rule.learning_rate is None else OWN_RATE
+
+    def own_rate(self) -> Any:
+        """The learning rate of its optimizer now."""
+        name = self.own_rate_name
+        if name in self.numbers:
+            return self.numbers[name].tensor()
+        rate = self.rule.template.learning_rate  # type: ignore[union-attr]
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return ops.convert_to_tensor(rate(self._step()))
+        return ops.convert_to_tensor(rate())
+
+    def may_hold(self, name: str) -> bool:
+        """Whether a step has to ask if the property is 0."""
+        return name != "learning_rate_multiplier" or self.rule.may_hold
+
+
+class Rulebook:
+    """All rules at work, and what they come to for a weight.
+
+    Args:
+        template: The wrapped optimizer.
+        rules: The rules, in order.
+        add_variable: Makes a variable of these values.
+        step: Gives the present step.
+        base_rate: Gives the base learning rate: a variable, or its value at this step.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        rules: Any,
+        add_variable: Callable[[list[float]], keras.Variable],
+        step: Callable[[], Any],
+        base_rate: Callable[[], Any],
+    ) -> None:
+        self.template = template
+        self.base_rate = base_rate
+        checked = checked_rules(rules)
+        self._numbers = Numbers()
+        self.rules = [
+            LiveRule(rule, key, step, self._numbers)
+            for rule, key in zip(checked, live_keys(checked), strict=True)
+        ]
+        if self._numbers.configured:
+            self._numbers.variable = add_variable(self._numbers.configured)
+        # The outcomes of the weights that the optimizer was built with.
+        self.outcomes: list[Outcome] = []
+        # What torch, which runs Python at each step, need not compute again; and from what.
+        self._memo: dict[tuple[str, Any], Any] = {}
+        self._made_from: list[tuple[Any, int]] = []
+
+    def outcome(self, selected: Sequence[int]) -> Outcome:
+        """What the rules of these indices say together."""
+        return outcome_of([live.rule for live in self.rules], selected)
+
+    def template_of(self, outcome: Outcome) -> Template:
+        """What moves weights of this outcome."""
+        if outcome.optimizer is None:
+            return self.template
+        return self.rules[outcome.optimizer].rule.template  # type: ignore[return-value]
+
+    def templates(self) -> list[Template]:
+        """Those of the wrapped optimizer and of the rules that have one of their own."""
+        own = [live.rule.template for live in self.rules]
+        return [self.template, *(template for template in own if template is not None)]
+
+    def begin_step(self) -> None:
+        """On torch, forgets what was computed for the last step if anything has changed since."""
+        if backend.RUNS_EACH_STEP:
+            variables = [
+                variable
+                for variable in (self.base_rate(), self._numbers.variable)
+                if isinstance(variable, keras.Variable)
+            ]
+            if not backend.unchanged_since(self._made_from, variables):
+                self._made_from = backend.versions(variables)
+                self._memo.clear()
+
+    def _remembered(self, key: tuple[str, Any], constant: bool, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, on torch from the last step if it is made of constants alone."""
+        if not constant or not backend.RUNS_EACH_STEP:
+            return compute()
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    def rate(self, outcome: Outcome) -> Any:
+        """The learning rate of weights of this outcome, as a scalar tensor."""
+        own = None if outcome.optimizer is None else self.rules[outcome.optimizer]
+        deciding = None if outcome.rate is None else self.rules[outcome.rate]
+        switch = None if outcome.trainable is None else self.rules[outcome.trainable]
+        absolute = deciding is not None and deciding.rule.learning_rate is not None
+
+        def compute() -> Any:
+            if deciding is not None and absolute:
+                rate = deciding.value("learning_rate")
+            else:
+                rate = ops.convert_to_tensor(self.base_rate()) if own is None else own.own_rate()
+                if deciding is not None:
+                    rate = rate * ops.cast(deciding.value("learning_rate_multiplier"), rate.dtype)
+            if switch is not None:
+                rate = rate * ops.cast(switch.value("trainable"), rate.dtype)
+            return rate
+
+        rates = [deciding] if absolute else [own, deciding]
+        own_name = "" if own is None else own.own_rate_name
+        names = ["learning_rate"] if absolute else [own_name, "learning_rate_multiplier"]
+        constant = all(
+            live is None or name in live.numbers for live, name in zip(rates, names, strict=True)
+        ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
+        return self._remembered(("rate", outcome.group), constant, compute)
+
+    def moves(self, outcome: Outcome) -> Any:
+        """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""
+        condition = None
+        if outcome.rate is not None:
+            deciding = self.rules[outcome.rate]
+            absolute = deciding.rule.learning_rate is not None
+            name = "learning_rate" if absolute else "learning_rate_multiplier"
+            if deciding.may_hold(name):
+                condition = self._is_positive(deciding, name)
+        if outcome.trainable is not None:
+            condition = both(
+                condition, self._is_positive(self.rules[outcome.trainable], "trainable")
+            )
+        return condition
+
+    def _is_positive(self, live: LiveRule, name: str) -> Any:
+        """Whether a property is > 0: a tensor; of a number on torch a bool.
+
+        torch's device is asked only after a number has changed, since waiting for an accelerator
+        at each step would cost more than the step.
+        """
+
+        def compute() -> Any:
+            positive = live.value(name) > 0
+            is_number = name in live.numbers
+            return bool(positive) if is_number and backend.RUNS_EACH_STEP else positive
+
+        return self._remembered((name, live.key), name in live.numbers, compute)
+
+    def numbers(self) -> Iterator[tuple[LiveRule, Number]]:
+        """Every number of a rule that may change."""
+        for live in self.rules:
+            for number in live.numbers.values():
+                yield live, number
+
+    def set_number(self, name: str, rule: str, value: float, otherwise: str | None = None) -> None:
+        """Sets a number of every rule that goes by `rule`; or another, where it lacks that one."""
+        rules = self.rules
+        meant = [live for live in rules if rule in (live.rule.name, live.key)]
+        meant = meant or [live for live in rules if rule in live.patterns]
+        if not meant:
+            names = [live.key for live in rules]
+            raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
+        kinds = [kind for kind in (name, otherwise) if kind is not None]
+        found = [
+            next((live.numbers[kind] for kind in kinds if kind in live.numbers), None)
+            for live in meant
+        ]
+        numbers = [number for number in found if number is not None]
+        if not numbers:
+            raise ValueError(
+                f"The rule {rule!r} has {_why_not(name, meant)}. "
+                f"Received: {[live.rule for live in meant]}"
+            )
+        if value == 0 and any(not live.may_hold(name) for live in meant if name in live.numbers):
+            raise ValueError(
+                f"A rule that began with a multiplier of 1 does not ask at each step whether it is "
+                f"0. To hold the weights of {rule!r} later, make the rule with `trainable=True`. "
+                f"Received: {[live.rule for live in meant]}, learning_rate_multiplier=0"
+            )
+        deciding = [
+            number for live, number in zip(meant, found, strict=True) if self._decides(live, number)
+        ]
+        if self.outcomes and not deciding:
+            raise ValueError(
+                f"Setting `{name}` of the rule {rule!r} would change nothing: for each of its "
+                "weights a later rule decides (see `describe`). Set that rule's, or put this rule "
+                f"after it. Received: {[live.rule for live in meant]}"
+            )
+        for number in numbers:
+            number.assign(value)
+
+    def _decides(self, live: LiveRule, number: Number | None) -> bool:
+        """Whether the rule's number has a say in any weight's learning."""
+        if number is None:
+            return False
+        index = self.rules.index(live)
+        for outcome in self.outcomes:
+            own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
+            decides = outcome.trainable if number.property_name == "trainable" else outcome.rate
+            if decides == index or own_rate:
+                return True
+        return False
+
+
+SETTERS = {
+    "learning_rate_multiplier": "set_multiplier",
+    "learning_rate": "set_learning_rate",
+    "trainable": "set_trainable",
+}
+
+
+def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
+    """Why the rules have no number of that name to set, and what can be done."""
+    if any(getattr(live.rule, name) is not None for live in rules):
+        return f"a schedule as `{name}`, which cannot be set"
+    numbers = dict.fromkeys(other for live in rules for other in live.numbers)
+    others = [other for other in numbers if other in SETTERS]
+    if others:
+        instead = " or ".join(f"`{other}`, which `{SETTERS[other]}` sets" for other in others)
+        return f"no `{name}` to set, but {instead}"
+    return (
+        f"no `{name}` to set: give it one when it is made, such as the value that changes nothing"
+    )
+
+
+def live_keys(rules: Sequence[Rule]) -> list[str]:
+    """The rules' names, made unique by `#2`, `#3`, …: several may go by the same selector.
+
+    Raises:
+        ValueError: if two rules were given the same name.
+    """
+    given = [rule.name for rule in rules if rule.is_named]
+    repeated = sorted({name for name in given if given.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"Rules should have different names; change one `name=`. Received: {repeated}"
+        )
+    keys: list[str] = []
+    for rule in rules:
+        count = 1
+        key = rule.name
+        while key in keys:
+            count += 1
+            key = f"{rule.name}#{count}"
+        keys.append(key)
+    return keys
+
+
+def checked_rules(rules: Any) -> list[Rule]:
+    """`rules` as a list, or an error that says what they should be."""
+    if isinstance(rules, Rule):
+        raise TypeError(f"`rules` should be a list of rules: put it in a list. Received: {rules!r}")
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise TypeError(f"`rules` should be a list of `finegrain.Rule`. Received: rules={rules!r}")
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"`rules` should be a list of `finegrain.Rule`. Received: {rule!r} in {rules!r}"
+            )
+    return list(rules)

@@ -1,0 +1,109 @@
+"""Reading other values in the place of a layer's variables, while it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+
+class Overlay(keras.StatelessScope):
+    """Where some variables are read as other tensors, and all else as in the scope around.
+
+    Keras's own scope does not nest: it would read variables outside of its mapping as they were
+    before tracing, not as the scope around has them. What is assigned inside stays inside, to be
+    taken out by `updates`, and so do losses, in `losses`.
+
+    Args:
+        variables: The variables to be read differently.
+        read: From a variable and its value around, in its own dtype, to the tensor to read.
+    """
+
+    def __init__(
+        self,
+        variables: Iterable[Any] = (),
+        read: Callable[[Any, Tensor], Tensor] = lambda variable, value: value,
+    ) -> None:
+        super().__init__(collect_losses=True)
+        self.variables = list(variables)
+        self.read = read
+        self.values: dict[int, Tensor] = {}
+        self.assigned: dict[int, tuple[Any, Tensor]] = {}
+
+    def __enter__(self) -> Overlay:
+        super().__enter__()
+        # All at once and here, not at the first use, which may be inside a loop or a condition.
+        for variable in self.variables:
+            value = self._value_around(variable)
+            if value is not None:
+                self.values[id(variable)] = self.read(variable, value)
+        return self
+
+    def get_current_value(self, variable: Any) -> Tensor | None:
+        """What the variable is read as; `None` for its own value."""
+        key = id(variable)
+        if key in self.assigned:
+            return self.assigned[key][1]
+        if key in self.values:
+            return self.values[key]
+        outer = self.original_scope
+        return None if outer is None else outer.get_current_value(variable)
+
+    def _value_around(self, variable: Any) -> Tensor | None:
+        # Not `variable.value`, which mixed precision around would cast.
+        outer = self.original_scope
+        value = None if outer is None else outer.get_current_value(variable)
+        return variable._value if value is None else value
+
+    def add_update(self, update: tuple[Any, Tensor]) -> None:
+        """Keeps what a variable is assigned."""
+        self.assigned[id(update[0])] = update
+
+    def updates(self) -> list[tuple[Any, Tensor]]:
+        """The variables that were assigned to, with their last values."""
+        return list(self.assigned.values())
+
+    def assign_statistics(self) -> None:
+        """Assigns what is updated and not trained, in the scope around; to be called after."""
+        for variable, value in self.updates():
+            if not variable.trainable:
+                variable.assign(value)
+
+    def forward_losses(self, layer: keras.layers.Layer) -> None:
+        """Hands the losses on, once, to where `layer` has its own; to be called after the scope."""
+        outer = self.original_scope
+        for loss in self.losses:
+            # The layer that added the loss knows it by its id and finds it in the outer scope:
+            # `layer.add_loss` there would count it a second time.
+            if outer is None:
+                layer.add_loss(loss)
+            elif outer.collect_losses:
+                outer.add_loss(loss)
+
+
+def is_built(layer: keras.layers.Layer) -> bool:
+    """Whether the layer and all its parts have their weights."""
+    return all(part.built for part in layer._flatten_layers())
+
+
+def create_weights(layer: keras.layers.Layer, args: Any, kwargs: Any) -> None:
+    """Calls the layer on the shapes of these arguments.
+
+    Unlike `build` this serves layers of several inputs and layers without a `build` of their own.
+    """
+
+    def symbolic(value: Any) -> Any:
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            return value
+        return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
+
+    args, kwargs = keras.tree.map_structure(symbolic, (args, kwargs))
+    try:
+        layer(*args, **kwargs)
+    except Exception:
+        # A layer that cannot be traced will do in eager mode, once it has its weights.
+        if not is_built(layer):
+            raise

@@ -1,0 +1,1 @@
+"""Rules: which weights, and what is different about their learning."""

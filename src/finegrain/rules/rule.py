@@ -1,0 +1,342 @@
+"""Rules: which weights, and what is different about their learning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finegrain._checks import checked_number
+from finegrain.gradients.function import as_transforms
+from finegrain.gradients.transform import GradientTransform
+from finegrain.rules.selection import (
+    Selector,
+    checked_selectors,
+    exactly,
+    is_variable,
+    label,
+    no_weight_selected,
+    portable,
+    select,
+    select_moved,
+    weight_path,
+)
+from finegrain.rules.template import SHARED_ARGUMENTS, Template
+
+Rate = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[Any], Any]
+Transforms = GradientTransform | Callable[..., Any] | Sequence[Any]
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class Rule:
+    """Selects weights and says how they learn.
+
+    A rule sets only what it names. Several rules may select one weight: for each property the
+    last rule that names it decides. `learning_rate_multiplier` and `learning_rate` are two ways
+    to say one property, the rate. Of gradient transforms, those of all rules apply, in order.
+
+    Args:
+        weights: A regular expression, which `re.search` should find in the weight's path
+            (`"crf"` selects `tagger/crf/transitions`, `"bias$"` every bias); a layer or model; a
+            variable; a function of a variable that returns a bool; or a list of these, of which
+            any selects.
+        learning_rate_multiplier: A finite number ≥ 0, or a schedule: a Keras
+            `LearningRateSchedule` or a function from the step (a scalar tensor, 0 at the first)
+            to such a number. The weights learn at base learning rate × multiplier.
+        learning_rate: The rate itself, a number or a schedule in the same forms, which the base
+            learning rate and the callbacks that set it do not touch.
+        weight_decay: A finite number ≥ 0, the share of the weight that each step takes off, per
+            unit of the weight's learning rate. 0 for none.
+        gradient: A gradient transform of `finegrain.gradients`, any function that takes
+            `(gradients, variables)` or `(gradients)` and returns as many gradients, or a list of
+            these.
+        optimizer: A Keras optimizer (not yet built), or its name or config, that moves these
+            weights at its own learning rate (× `learning_rate_multiplier`, where a rule gives
+            one). The base rate does not touch it.
+        trainable: `False` holds the weights where they are: their slots do not advance, and their
+            gradients count neither in the global norm nor as non-finite.
+            `PerWeight.set_trainable` releases them. A multiplier or rate of 0 does the same.
+            Statistics that a layer gathers by itself, as BatchNormalization does, go on: unlike
+            `layer.trainable = False`, no rule reaches them (`PerWeight.describe` names them).
+        name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to what it
+            selects by.
+
+    Raises:
+        TypeError: if an argument is of a wrong type.
+        ValueError: if a value is out of range, if the rule sets nothing, or if it contradicts
+            itself: both rates, or a rate of 0 with `trainable=True`.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> rule = fg.Rule(["embeddings", "pooler/"], learning_rate_multiplier=0.1)
+    >>> rule
+    Rule(['embeddings', 'pooler/'], learning_rate_multiplier=0.1)
+    >>> rule.name
+    'embeddings, pooler/'
+    >>> head = keras.layers.Dense(2, name="head")
+    >>> fg.Rule(head, optimizer=keras.optimizers.Muon(1e-3), weight_decay=0.0)
+    Rule('head', weight_decay=0.0, optimizer=Muon)
+
+    References:
+        Su Jianlin, Layer-wise learning rates and free gradients, 2019,
+        https://kexue.fm/archives/6418
+    """
+
+    def __init__(
+        self,
+        weights: Selector | Sequence[Selector],
+        *,
+        learning_rate_multiplier: Rate | None = None,
+        learning_rate: Rate | None = None,
+        weight_decay: float | None = None,
+        gradient: Transforms | None = None,
+        optimizer: keras.optimizers.Optimizer | str | dict[str, Any] | None = None,
+        trainable: bool | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.selectors = checked_selectors(weights)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"A Rule's name should be a string. Received: name={name!r}")
+        self.is_named = name is not None
+        self.name = ", ".join(map(label, self.selectors)) if name is None else name
+        if learning_rate_multiplier is not None and learning_rate is not None:
+            raise ValueError(
+                "A Rule takes `learning_rate_multiplier` or `learning_rate`, not both: they "
+                "contradict each other. Received: learning_rate_multiplier="
+                f"{learning_rate_multiplier!r}, learning_rate={learning_rate!r}"
+            )
+        self.learning_rate_multiplier = checked_rate(
+            "learning_rate_multiplier", learning_rate_multiplier
+        )
+        self.learning_rate = checked_rate("learning_rate", learning_rate)
+        self.weight_decay = (
+            None if weight_decay is None else checked_number("weight_decay", weight_decay)
+        )
+        self.gradient = as_transforms(gradient)
+        self.template = None if optimizer is None else _own_template(optimizer)
+        if trainable is not None and not isinstance(trainable, (bool, np.bool_)):
+            raise TypeError(f"`trainable` should be True or False. Received: {trainable!r}")
+        self.trainable = None if trainable is None else bool(trainable)
+        # Whether a multiplier that becomes 0 holds the weights. One that is 1 is left out of the
+        # step, which a rule that never holds should not change.
+        self.may_hold = trainable is not None or self.learning_rate_multiplier != 1.0
+        # What `set_multiplier` has made of a rule that says `trainable` only.
+        self.scale = 1.0
+        if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
+            raise ValueError(
+                "A Rule with `trainable=True` and a learning rate of 0 contradicts itself: leave "
+                f"one of them out. Received: {self!r}"
+            )
+        if not self._named():
+            raise ValueError(
+                "A Rule should set something: give `learning_rate_multiplier`, `learning_rate`, "
+                "`weight_decay`, `gradient`, `optimizer` or `trainable`. "
+                f"Received: Rule({weights!r})"
+            )
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The optimizer of its own that the rule gives its weights."""
+        return None if self.template is None else self.template.optimizer
+
+    def selects(self, variable: keras.Variable) -> bool:
+        """Whether the rule speaks of `variable`."""
+        return any(select(selector, [variable])[0] for selector in self.selectors)
+
+    def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
+        """The rule with exact paths in the place of functions, which select just `variables`."""
+        known = (str, keras.layers.Layer)
+        if all(isinstance(s, known) or is_variable(s) for s in self.selectors):
+            return self
+        rule = copy.copy(self)
+        rule.selectors = [exactly([weight_path(variable) for variable in variables])]
+        return rule
+
+    def _named(self) -> dict[str, Any]:
+        """The properties that the rule names, as shown to people."""
+        kind = None if self.template is None else self.template.kind
+        transforms = [transform.label for transform in self.gradient]
+        properties = {
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "gradient": f"[{', '.join(transforms)}]" if transforms else None,
+            "optimizer": kind,
+            "trainable": self.trainable,
+        }
+        return {key: value for key, value in properties.items() if value is not None}
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal rule; layers and variables stand as exact paths."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "weights": [portable(selector) for selector in self.selectors],
+            "learning_rate_multiplier": _serialized_rate(self.learning_rate_multiplier),
+            "learning_rate": _serialized_rate(self.learning_rate),
+            "weight_decay": self.weight_decay,
+            "gradient": [serialize(transform) for transform in self.gradient],
+            "optimizer": None if self.template is None else self.template.serialize(),
+            "trainable": self.trainable,
+            "name": self.name if self.is_named else None,
+            # What it is called by default, which exact paths would not tell.
+            "label": self.name,
+            # What a number that has changed since does not tell.
+            "may_hold": self.may_hold,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Rule:
+        """The rule that `get_config` describes."""
+
+        def restored(value: Any) -> Any:
+            if isinstance(value, dict):
+                return keras.saving.deserialize_keras_object(value, custom_objects)
+            return value
+
+        kept = ("label", "may_hold", "scale")
+        arguments = {key: restored(value) for key, value in config.items() if key not in kept}
+        for key in ("weights", "gradient"):
+            if isinstance(arguments.get(key), (list, tuple)):
+                arguments[key] = [restored(item) for item in arguments[key]]
+        trainable = arguments.pop("trainable", None)
+        rates = (arguments.get("learning_rate_multiplier"), arguments.get("learning_rate"))
+        if trainable and 0.0 in rates:
+            # Held by its rate since it was made, in which it would contradict itself.
+            rule = cls(**arguments)
+            rule.trainable = trainable
+        else:
+            rule = cls(**arguments, trainable=trainable)
+        # Files of the first release have the label alone.
+        rule.name = config.get("label", rule.name)
+        rule.may_hold = config.get("may_hold", rule.may_hold)
+        rule.scale = config.get("scale", rule.scale)
+        return rule
+
+    def __repr__(self) -> str:
+        labels = [label(selector) for selector in self.selectors]
+        what = repr(labels[0] if len(labels) == 1 else labels)
+        return ", ".join([f"Rule({what}", *(f"{k}={v}" for k, v in self._named().items())]) + ")"
+
+
+def checked_rate(argument: str, value: Any) -> Any:
+    """A number or a schedule, tried at step 0; `None` stays."""
+    if value is None or not callable(value):
+        return None if value is None else checked_number(argument, value)
+    try:
+        result = value(ops.convert_to_tensor(0, dtype="int32"))
+        if isinstance(result, (str, bytes)):
+            raise TypeError(f"{result!r} is no number")
+        first = np.asarray(ops.convert_to_numpy(result), dtype="float64")
+    except Exception as error:
+        raise ValueError(
+            f"`{argument}` as a schedule should take the step, a scalar tensor, and return a "
+            f"finite number >= 0, but at step 0 it failed: {error!r}. "
+            f"Received: {argument}={value!r}"
+        ) from error
+    if first.shape != () or not np.isfinite(first) or first < 0:
+        raise ValueError(
+            f"`{argument}` as a schedule should return a finite number >= 0. "
+            f"Received: {argument}={value!r}, which at step 0 gives {first}"
+        )
+    return value
+
+
+def _own_template(optimizer: Any) -> Template:
+    template = Template(optimizer)
+    shared = template.shared_arguments()
+    given = {key: value for key, value in shared.items() if value != SHARED_ARGUMENTS[key]}
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: these belong to all weights together. Set them on the optimizer "
+            "that PerWeight wraps, or clip these weights with `gradient=ClipNorm(...)`. "
+            f"Received: optimizer={template.kind} with {given}"
+        )
+    return template
+
+
+def _serialized_rate(rate: Any) -> Any:
+    return keras.saving.serialize_keras_object(rate) if callable(rate) else rate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rules say of one weight: for each property the index of the rule that decides.
+
+    Attributes:
+        rules: All rules that select the weight, in order.
+        rate: The rule that names the multiplier or the rate.
+        optimizer: The rule that names the optimizer.
+        trainable: The rule that names `trainable`.
+        weight_decay: The value, since equal ones are one.
+    """
+
+    rules: tuple[int, ...]
+    rate: int | None
+    optimizer: int | None
+    trainable: int | None
+    weight_decay: float | None
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What weights have in common that one optimizer can move."""
+        return (self.optimizer, self.rate, self.trainable, self.weight_decay)
+
+
+def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
+    """What `rules` say of a weight that those of the indices `selected` select."""
+    rate = optimizer = trainable = weight_decay = None
+    for index in selected:
+        rule = rules[index]
+        if rule.learning_rate_multiplier is not None or rule.learning_rate is not None:
+            rate = index
+        if rule.template is not None:
+            optimizer = index
+        if rule.trainable is not None:
+            trainable = index
+        if rule.weight_decay is not None:
+            weight_decay = rule.weight_decay
+    return Outcome(tuple(selected), rate, optimizer, trainable, weight_decay)
+
+
+def select_weights(
+    rules: Sequence[Rule],
+    variables: Sequence[keras.Variable],
+    problems: list[str] | None = None,
+) -> list[tuple[int, ...]]:
+    """Indices of the rules that select each of `variables`, in order.
+
+    Args:
+        rules: The rules.
+        variables: The weights.
+        problems: For rules that come from a file. Their selectors may then mean weights whose
+            paths Keras has shortened since, and what is wrong is written here, not raised.
+
+    Raises:
+        ValueError: for the first selector that means none of them: it would do nothing.
+    """
+    variables = list(variables)
+    selected: list[list[int]] = [[] for _ in variables]
+    for index, rule in enumerate(rules):
+        means = [False] * len(variables)
+        for selector in rule.selectors:
+            found = select(selector, variables)
+            if problems is not None and isinstance(selector, str):
+                found = select_moved(selector, variables, found)
+            if not any(found):
+                problem = f"{rule!r}: {no_weight_selected(selector, variables)}"
+                if problems is None:
+                    raise ValueError(problem)
+                problems.append(problem)
+            means = [a or b for a, b in zip(means, found, strict=True)]
+        for position, meant in enumerate(means):
+            if meant:
+                selected[position].append(index)
+    return [tuple(indices) for indices in selected]

@@ -1,0 +1,1 @@
+"""A word segmenter: text in, words out."""

@@ -1,0 +1,201 @@
+"""Characters as vectors: each character with the pairs it forms with its neighbours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
+_EDGE = 0  # The code point that stands before the first and after the last character.
+
+
+@keras.saving.register_keras_serializable(package="finegrain")
+class CharacterFeatures(keras.layers.Layer):
+    r"""Embeds each character of a text together with its left and right character pair.
+
+    The layer knows its characters and pairs, and turns text into the numbers that it takes: a
+    saved model needs no vocabulary beside it. Everything else is *unknown*, which has vectors of
+    its own; they are trained by the characters and pairs too rare to be kept.
+
+    Args:
+        characters: The known characters.
+        pairs: The known pairs of neighbouring characters; a NUL stands for the text's edge.
+        words: The words of the training corpus. They have no part in the computation: scoring
+            tells by them which words of another corpus are new.
+        character_dim: Size of a character's vector.
+        pair_dim: Size of a pair's vector.
+        pair_counts: How often each of the pairs occurs in training. A pair of count n is made
+            unknown in training with probability forgetting / (forgetting + n): the model learns
+            to do without rare pairs, as it will have to with new ones.
+        forgetting: See there; 0 never forgets.
+        **kwargs: Keras's own, such as `name`.
+
+    Input shape: (batch, time, 3) integers, as `encode` makes them.
+
+    Output shape: (batch, time, character_dim + 2 · pair_dim), with a mask (batch, time).
+
+    References:
+        Eliyahu Kiperwasser, Yoav Goldberg, Simple and Accurate Dependency Parsing Using
+        Bidirectional LSTM Feature Representations, 2016, https://arxiv.org/abs/1603.04351
+        (forgetting by count, there of words)
+
+    Example:
+    >>> from finegrain.segmenter.features import CharacterFeatures
+    >>> layer = CharacterFeatures.of([["ab", "a"], ["ab"]], min_count=2)
+    >>> layer.characters, layer.pairs
+    ('ab', ['\x00a', 'ab'])
+    >>> layer.encode(["aba"], 4)[0].tolist()
+    [[2, 2, 3], [3, 3, 1], [2, 1, 1], [0, 0, 0]]
+    """
+
+    def __init__(
+        self,
+        characters: str,
+        pairs: Sequence[str],
+        words: Iterable[str] = (),
+        *,
+        character_dim: int = 64,
+        pair_dim: int = 48,
+        pair_counts: Sequence[int] | None = None,
+        forgetting: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.characters = "".join(sorted(set(characters)))
+        counts = [0] * len(pairs) if pair_counts is None else pair_counts
+        by_pair = dict(sorted(zip(pairs, counts, strict=True)))
+        self.pairs = list(by_pair)
+        self.pair_counts = list(by_pair.values()) if pair_counts is not None else None
+        self.words = frozenset(words)
+        self.character_dim = character_dim
+        self.pair_dim = pair_dim
+        self.forgetting = forgetting
+        self.seed_generator = keras.random.SeedGenerator()
+        self._character_codes = _code_points(self.characters)
+        codes = _code_points("".join(self.pairs)).reshape(-1, 2)
+        self._pair_codes = _pair_keys(codes[:, 0], codes[:, 1])
+
+    @classmethod
+    def of(
+        cls, sentences: Sequence[Sequence[str]], *, min_count: int = 2, **kwargs: Any
+    ) -> CharacterFeatures:
+        """The layer that knows what occurs at least `min_count` times in `sentences`."""
+        characters: Counter[str] = Counter()
+        pairs: Counter[str] = Counter()
+        for words in sentences:
+            # Lone surrogates stay unknown: side by side, JSON would make one character of two.
+            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(words))
+            characters.update(text)
+            edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
+            pairs.update(map("".join, pairwise(edged)))
+        return cls(
+            "".join(c for c, count in characters.items() if count >= min_count),
+            [pair for pair, count in pairs.items() if count >= min_count],
+            {word for words in sentences for word in words},
+            pair_counts=[count for count in pairs.values() if count >= min_count],
+            **kwargs,
+        )
+
+    def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """(texts, length, 3) int32: character, left pair, right pair; 0 behind each text's end.
+
+        Args:
+            texts: Texts of at most `length` characters.
+            length: The number of positions.
+        """
+        encoded = np.full((len(texts), length, 3), PADDING, "int32")
+        for row, text in zip(encoded, texts, strict=True):
+            codes = np.concatenate([[_EDGE], _code_points(text), [_EDGE]]).astype("uint64")
+            pairs = _look_up(self._pair_codes, _pair_keys(codes[:-1], codes[1:]))
+            row[: len(text), 0] = _look_up(self._character_codes, codes[1:-1])
+            row[: len(text), 1] = pairs[:-1]
+            row[: len(text), 2] = pairs[1:]
+        return encoded
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the tables."""
+
+        def table(name: str, rows: int, width: int) -> Any:
+            return self.add_weight(
+                name=name, shape=(rows + FIRST_KNOWN, width), initializer="uniform"
+            )
+
+        self.character_table = table("character_table", len(self.characters), self.character_dim)
+        self.left_table = table("left_table", len(self.pairs), self.pair_dim)
+        self.right_table = table("right_table", len(self.pairs), self.pair_dim)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """The vectors of (batch, time, 3) encoded characters."""
+        characters, left, right = ops.unstack(ops.cast(inputs, "int32"), 3, axis=2)
+        if training and self.pair_counts and self.forgetting:
+            left, right = self._forget(left), self._forget(right)
+        columns = (characters, left, right)
+        tables = (self.character_table, self.left_table, self.right_table)
+        vectors = [
+            ops.take(ops.convert_to_tensor(table), column, axis=0)
+            for column, table in zip(columns, tables, strict=True)
+        ]
+        return ops.concatenate(vectors, axis=-1)
+
+    def _forget(self, pairs: Tensor) -> Tensor:
+        counts = np.array(self.pair_counts, "float32")
+        known = self.forgetting / (self.forgetting + counts)
+        probability = ops.take(np.r_[np.zeros(FIRST_KNOWN, "float32"), known], pairs, axis=0)
+        drawn = keras.random.uniform(ops.shape(pairs), seed=self.seed_generator)
+        return ops.where(drawn < probability, UNKNOWN, pairs)
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor:
+        """(batch, time): true where there is a character."""
+        return ops.not_equal(inputs[:, :, 0], PADDING)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(batch, time, character_dim + 2 · pair_dim)."""
+        return (*input_shape[:2], self.character_dim + 2 * self.pair_dim)
+
+    def save_assets(self, dir_path: str) -> None:
+        """Writes the words into the model's file."""
+        with open(os.path.join(dir_path, "words.json"), "w", encoding="utf-8") as file:
+            json.dump(sorted(self.words), file)
+
+    def load_assets(self, dir_path: str) -> None:
+        """Reads the words from the model's file."""
+        with open(os.path.join(dir_path, "words.json"), encoding="utf-8") as file:
+            self.words = frozenset(json.load(file))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal layer, but for the words, which are an asset."""
+        return super().get_config() | {
+            "characters": self.characters,
+            "pairs": self.pairs,
+            "character_dim": self.character_dim,
+            "pair_dim": self.pair_dim,
+            "pair_counts": self.pair_counts,
+            "forgetting": self.forgetting,
+        }
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype("uint64")
+
+
+def _pair_keys(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (left.astype("uint64") << np.uint64(32)) | right.astype("uint64")
+
+
+def _look_up(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Index of each key among the sorted `known`, counted from FIRST_KNOWN; UNKNOWN if absent."""
+    if not len(known):
+        return np.full(len(keys), UNKNOWN)
+    index = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[index] == keys, index + FIRST_KNOWN, UNKNOWN)
