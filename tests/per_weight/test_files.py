@@ -6,7 +6,7 @@ import pytest
 from keras import layers, optimizers
 
 import finegrain as fg
-from finegrain.per_weight.checkpoint import match_weights
+from finegrain.per_weight.places import match_weights
 from optimizers.contract import ONES, fill, rule, state, train, values
 from optimizers.warned import warned
 

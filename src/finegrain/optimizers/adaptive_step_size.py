@@ -19,8 +19,8 @@ from finegrain.optimizers.step_rules import (
     StepSizes,
     rule_of,
 )
+from finegrain.per_weight.checkpoint import load_in_order
 from finegrain.per_weight.optimizer import PerWeight
-from finegrain.per_weight.persistence import load_in_order
 from finegrain.per_weight.slots import add_precise_slot, set_state
 from finegrain.rules.template import Template
 

@@ -1,112 +1,241 @@
-"""State kept under the paths of the weights it serves, so that it finds them again.
+"""What of a PerWeight is saved: state under the paths of the weights that it serves.
 
 A store is what Keras hands to `save_own_variables`: a mapping from names to arrays. A name is
 `path:slot` for the state of one weight and a plain word for the state of them all; slashes in
-paths become bars, since a slash opens a group in the file.
+paths become bars, since a slash opens a group in the file. So a file depends on neither the
+grouping by rules nor the backend.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from finegrain._backend import backend
-from finegrain.rules.selection import weight_path
-
-Place = tuple[str, list[int]]
-"""(unique path, shape) of a weight."""
+from finegrain.per_weight.places import match_weights, path_of, places, stored_name
+from finegrain.per_weight.rulebook import LiveRule, Number
+from finegrain.per_weight.slots import STEP, weight_slots
 
 NamedState = Iterable[tuple[str, keras.Variable]]
 """(name, state variable); a variable that serves several weights appears under each of them."""
 
+# The slots that belong to PerWeight itself, whatever optimizer moves a weight.
+SHARED_SLOTS = {"place", "accumulated_gradients", "model_variables_moving_average"}
 
-def places(variables: Sequence[keras.Variable]) -> list[Place]:
-    """Where each variable stands in its model; repeated paths get `#2`, `#3`, … in order.
 
-    Layers of the same name inside two nested models have equal paths.
+def names_of(optimizer: Any) -> dict[Any, str]:
+    """What each weight, given by its `_var_key`, is called in a store."""
+    weights = optimizer._trainable_variables
+    names = [stored_name(path) for path, _ in places(weights)]
+    return dict(zip(map(optimizer._var_key, weights), names, strict=True))
+
+
+def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
+    """Every state variable under a name that depends on neither grouping nor backend."""
+    yield from _shared_state(optimizer)
+    name_of = names_of(optimizer)
+    for group in optimizer._state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            for slot, variable in slots.items():
+                yield f"{name_of[optimizer._var_key(weight)]}:{slot}", variable
+
+
+def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
+    """The same of what belongs to no group."""
+    state = optimizer._state
+    weights = optimizer._trainable_variables
+    name_of = names_of(optimizer)
+    for index, slot, variable in weight_slots(optimizer, weights):
+        yield f"{name_of[optimizer._var_key(weights[index])]}:{slot}", variable
+    yield "iterations", optimizer._iterations
+    if isinstance(optimizer._learning_rate, keras.Variable):
+        yield "learning_rate", optimizer._learning_rate
+    if state.guard is not None:
+        yield "skipped_steps", state.guard.skipped
+    for rule, place, transform in state.transforms:
+        prefix = f"gradient:{stored_name(rule)}:{place}"
+        for name, variable, weight in transform.state:
+            if weight is None:
+                yield f"{prefix}:{name}", variable
+            else:
+                yield f"{name_of[optimizer._var_key(weight)]}:{prefix}:{name}", variable
+
+
+def save(optimizer: Any, store: Any) -> None:
+    """Writes the state, and the rules' numbers: each as it was configured, and as it is now."""
+    optimizer._state.hand_out_counts()
+    _write(store, named_state(optimizer), optimizer._trainable_variables)
+    for live, number in optimizer._state.book.numbers():
+        store[_name(live, number)] = np.array([number.configured, number.read()], "float32")
+
+
+def load(optimizer: Any, store: Any) -> None:
+    """Reads what `save` wrote, and warns of what it did not find.
+
+    A weight goes on where all of its optimizer's state is there. Otherwise it begins as a new one:
+    slots of zero beside a step count that knows them for old would make its steps too large.
     """
-    seen: Counter[str] = Counter()
-    result: list[Place] = []
-    for variable in variables:
-        path = weight_path(variable)
-        seen[path] += 1
-        path = path if seen[path] == 1 else f"{path}#{seen[path]}"
-        result.append((path, [int(size) for size in variable.shape]))
-    return result
+    state = optimizer._state
+    weights = optimizer._trainable_variables
+    saved = Saved(store, weights)
+    names = saved.names
+    name_of = names_of(optimizer)
+    of_weight = {key: saved.of_weight(name) for key, name in name_of.items()}
+    goes_on = {}
+    for group in state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            key = optimizer._var_key(weight)
+            goes_on[key] = _goes_on(slots, of_weight[key])
+    state.split({key: _steps(of_weight[key]) if on else None for key, on in goes_on.items()})
+    filled = saved.fill(_shared_state(optimizer))
+    for group in state.groups:
+        for weight, slots in zip(group.weights, group.states(), strict=True):
+            key = optimizer._var_key(weight)
+            for slot, variable in slots.items():
+                filled[path_of(f"{name_of[key]}:{slot}")] = goes_on[key]
+                if goes_on[key]:
+                    variable.assign(np.asarray(of_weight[key][slot]))
+    state.collect_counts()
+    if optimizer.use_ema:
+        for weight, average in zip(weights, optimizer._model_variables_moving_average, strict=True):
+            there = "model_variables_moving_average" in of_weight[optimizer._var_key(weight)]
+            if average is not None and not there:
+                average.assign(weight)
+    for live, number in state.book.numbers():
+        if _name(live, number) in names:
+            configured, current = np.asarray(store[_name(live, number)])
+            # A loaded model's config has the current number; that of the first release, of a rule
+            # that says `trainable`, its sign alone.
+            told = [configured, current]
+            if number.property_name == "trainable":
+                told.append(np.sign(current))
+            if np.float32(number.configured) in told:
+                number.assign(float(current))
+    if state.guard is not None:
+        state.guard.forget()
+    if "iterations" in names and not any(name.endswith(":place") for name in names):
+        return  # saved before there was anything to save
+    optional = {"skipped_steps"}
+    missing = [name for name, found in filled.items() if not found and name not in optional]
+    if missing:
+        warnings.warn(
+            f"The saved state lacks {len(missing)} of {len(filled)} variables of optimizer "
+            f"{optimizer.name!r}; they keep their values, and the weights that they serve begin "
+            f"as new ones: {missing[:5]}{' and more' if len(missing) > 5 else ''}. The file may "
+            "come from another model, another optimizer, or a training of fewer weights.",
+            stacklevel=3,
+        )
 
 
-def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int, int]:
-    """Which saved weight is which of today's: {index of today's: index of the saved one}.
+def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
+    """Reads the state of a built `PerWeight` from arrays in the order of its variables.
 
-    Both lists are in the model's order. Where both models have the same paths, equal paths
-    match. But paths change when a model is built again: Keras counts the layers that it names
-    through the process, and `Bidirectional` loses its name from its weights' paths on loading.
-    So models that agree in order, but for such counts, match in order; in others, equal paths
-    match first, and then in order what agrees in number, shapes and last names. Where other
-    weights are trained than were, those match that are alike, but for counts, and as many.
+    So the first release wrote a `PerWeight` inside of `AdaptiveStepSize`. On JAX the step counts
+    of all groups are one variable, on other backends each group has its own in its place.
+
+    Raises:
+        ValueError: if the arrays fit in neither form.
     """
-    if {path for path, _ in saved} != {path for path, _ in weights} and [
-        _uncounted(place) for place in saved
-    ] == [_uncounted(place) for place in weights]:
-        return {index: index for index in range(len(weights))}
-    index_of = {path: index for index, (path, _) in enumerate(saved)}
-    matches = {
-        index: index_of[path]
-        for index, (path, shape) in enumerate(weights)
-        if path in index_of and list(saved[index_of[path]][1]) == list(shape)
-    }
-    taken = set(matches.values())
-    rest = [index for index in range(len(weights)) if index not in matches]
-    rest_saved = [index for index in range(len(saved)) if index not in taken]
-    if [_kind(weights[index]) for index in rest] == [_kind(saved[index]) for index in rest_saved]:
-        return matches | dict(zip(rest, rest_saved, strict=True))
-    alike = _by_kind(rest_saved, saved)
-    for kind, members in _by_kind(rest, weights).items():
-        if len(members) == len(alike.get(kind, [])):
-            matches |= dict(zip(members, alike[kind], strict=True))
-    return matches
+    state, own = optimizer._state, list(optimizer._variables)
+    of_groups = [v for group in state.groups for v in group.optimizer.variables]
+    rest = [v for *_, transform in state.transforms for _, v, _ in transform.state]
+    counts = [group.optimizer._iterations for group in state.groups]
+    state.hand_out_counts()
+    apart = [*own, *of_groups, *rest]
+    if not _fit(arrays, apart):
+        known = set(map(id, counts))
+        apart = [*own, *counts, *(v for v in of_groups if id(v) not in known), *rest]
+        start = len(own)
+        arrays = [*arrays[:start], *np.ravel(arrays[start]), *arrays[start + 1 :]]
+        if not _fit(arrays, apart):
+            raise ValueError(
+                f"The saved state of optimizer {optimizer.name!r} is that of other weights or "
+                f"rules: its arrays do not fit. Received: {len(arrays)} for {len(apart)} variables"
+            )
+    for variable, array in zip(apart, arrays, strict=True):
+        variable.assign(array)
+    state.collect_counts()
 
 
-def _by_kind(indices: Sequence[int], places: Sequence[Place]) -> dict[str, list[int]]:
-    """The indices of places of the same path, but for counts, and of the same shape."""
-    result: dict[str, list[int]] = {}
-    for index in indices:
-        result.setdefault(repr(_uncounted(places[index])), []).append(index)
-    return result
+def _fit(arrays: Sequence[Any], variables: Sequence[keras.Variable]) -> bool:
+    """Whether each variable can hold the array in its place."""
+    return len(arrays) == len(variables) and all(
+        fits(np.asarray(array), variable) for array, variable in zip(arrays, variables, strict=True)
+    )
 
 
-def _uncounted(place: Place) -> tuple[str, list[int]]:
-    path, shape = place
-    return re.sub(r"_\d+(?=/|$)|#\d+$", "", path), list(shape)
+def _goes_on(state: dict[str, keras.Variable], saved: dict[str, Any]) -> bool:
+    """Whether `saved`, of one weight, is what a group's optimizer keeps of it: no more, no less."""
+    own = {s for s in saved if s not in SHARED_SLOTS and not s.startswith("gradient:")}
+    return own == set(state) and all(fits(saved[s], v) for s, v in state.items())
 
 
-def _kind(place: Place) -> tuple[str, list[int]]:
-    path, shape = place
-    return path.rpartition("/")[2].partition("#")[0], list(shape)
+def _steps(saved: dict[str, Any]) -> Hashable:
+    """What was saved of a weight's steps; weights of equal ones can share an optimizer."""
+    return tuple(
+        (slot, np.asarray(saved[slot]).tobytes()) for slot in sorted(saved) if slot.startswith(STEP)
+    )
 
 
-def key(path: str) -> str:
-    """A path as part of a name in a store; no two paths have the same."""
-    # A slash opens a group in the file, and a colon parts a path from a slot.
-    return path.replace("%", "%25").replace("|", "%7C").replace(":", "%3A").replace("/", "|")
+def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
+    """Which rules select which weight, and which weights decay, for the config."""
+    state = optimizer._state
+    if state.saved_selection is not None:
+        return state.saved_selection
+    if not optimizer.built:
+        return []
+    where = places(optimizer._trainable_variables)
+    return [
+        (path, shape, list(selected.rules), selected.decays)
+        for (path, shape), selected in zip(where, state.selection, strict=True)
+    ]
 
 
-def path_of(name: str) -> str:
-    """The path of which `name` is the key."""
-    return name.replace("|", "/").replace("%3A", ":").replace("%7C", "|").replace("%25", "%")
+def rule_configs(optimizer: Any) -> list[dict[str, Any]]:
+    """The configs of the rules, with their numbers as they are now."""
+    return [_rule_config(optimizer, index) for index in range(len(optimizer._state.book.rules))]
 
 
-def save(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
+def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
+    live = optimizer._state.book.rules[index]
+    rule = live.rule
+    if optimizer.built and optimizer._state.saved_selection is None:
+        # By now it is known what a function selects.
+        rule = rule.selecting(
+            [
+                weight
+                for weight, selected in zip(
+                    optimizer._trainable_variables, optimizer._state.selection, strict=True
+                )
+                if index in selected.rules
+            ]
+        )
+    config = rule.get_config()
+    for name, number in live.numbers.items():
+        current = number.current()
+        if name == "trainable":
+            config |= {name: current > 0, "scale": current or 1.0}
+        elif rule.template is not None and name == live.own_rate_name:
+            config["optimizer"] = rule.template.serialize(learning_rate=current)
+        else:
+            config[name] = current
+    return config
+
+
+def _name(live: LiveRule, number: Number) -> str:
+    return f"rule:{stored_name(live.key)}:{number.property_name}"
+
+
+def _write(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
     """Writes `state` and the places of `weights` into `store`."""
     for name, variable in state:
         store[name] = backend.host_array(variable)
     for index, (path, shape) in enumerate(places(weights)):
-        store[f"{key(path)}:place"] = np.array([index, *shape], "int64")
+        store[f"{stored_name(path)}:place"] = np.array([index, *shape], "int64")
 
 
 class Saved:
@@ -128,7 +257,7 @@ class Saved:
         saved = sorted(saved_places, key=lambda name: saved_places[name][0])
         today = places(weights)
         matches = match_weights([(path_of(name), saved_places[name][1:]) for name in saved], today)
-        self._saved_as = {key(today[i][0]): saved[match] for i, match in matches.items()}
+        self._saved_as = {stored_name(today[i][0]): saved[match] for i, match in matches.items()}
         self._of_weight: dict[str, dict[str, str]] = {}
         for name in self.names:
             weight, colon, slot = name.partition(":")

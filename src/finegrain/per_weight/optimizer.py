@@ -13,11 +13,10 @@ from keras import ops
 
 from finegrain._backend import backend
 from finegrain._checks import checked_number
-from finegrain.per_weight import persistence
-from finegrain.per_weight.describe import Description, WeightReport
+from finegrain.per_weight import checkpoint
+from finegrain.per_weight.describe import Description, WeightReport, as_float, reports
 from finegrain.per_weight.nonfinite import Guard, check_policy, host_int
 from finegrain.per_weight.partition import Selected, State
-from finegrain.per_weight.reports import as_float, reports
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import set_state
 from finegrain.per_weight.statistics import notes_on_statistics
@@ -490,7 +489,7 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
-        persistence.save(self, store)
+        checkpoint.save(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         """Reads the state of each weight from `store`, whatever the rules it was written under.
@@ -508,7 +507,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
             return
-        persistence.load(self, store)
+        checkpoint.load(self, store)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all state variables, in the order of `variables`."""
@@ -531,8 +530,8 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _config_of_rules(self) -> dict[str, Any]:
         return {
-            "rules": persistence.rule_configs(self),
-            "selection": persistence.selection(self),
+            "rules": checkpoint.rule_configs(self),
+            "selection": checkpoint.selection(self),
         }
 
     def _round(self, optimizer: keras.optimizers.Optimizer) -> PerWeight:

@@ -11,8 +11,8 @@ from keras import ops
 
 from finegrain._backend import backend
 from finegrain.gradients.transform import GradientTransform, transformed
-from finegrain.per_weight import checkpoint
 from finegrain.per_weight.nonfinite import Guard
+from finegrain.per_weight.places import match_weights, places
 from finegrain.per_weight.recorder import Recorder
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import states
@@ -131,9 +131,7 @@ class State:
             return []  # Keras builds the optimizer of a legacy `.h5` file so
         book, saved = self.book, self.saved_selection or []
         self.problems = []
-        matches = checkpoint.match_weights(
-            [(path, shape) for path, shape, *_ in saved], checkpoint.places(variables)
-        )
+        matches = match_weights([(path, shape) for path, shape, *_ in saved], places(variables))
         if saved and len(matches) == len(saved) == len(variables):
             # The model that these rules were saved with: its paths may have changed since.
             return [Selected(*saved[matches[index]][2:]) for index in range(len(variables))]

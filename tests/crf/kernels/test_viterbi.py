@@ -8,7 +8,7 @@ from keras import ops
 import drawn
 from finegrain.crf.chain import Chain
 from finegrain.crf.checks import checked_chain
-from finegrain.crf.kernels import viterbi
+from finegrain.crf.kernels import viterbi, viterbi_compared, viterbi_on_host
 from oracle import EnumeratedChain
 
 BATCH, TAGS = 12, 3
@@ -16,7 +16,7 @@ BATCH, TAGS = 12, 3
 
 def on_host(chain):
     scores = [ops.convert_to_numpy(part) for part in chain.scores]
-    return viterbi.best_tags_on_host(*scores, ops.convert_to_numpy(chain.mask))
+    return viterbi_on_host.best_tags(*scores, ops.convert_to_numpy(chain.mask))
 
 
 def from_one_end(chain):
@@ -27,7 +27,15 @@ def from_one_end(chain):
     return viterbi.best_tags(Chain(scores._replace(transitions=own), chain.mask))
 
 
-FORMS = [viterbi.best_tags, viterbi.best_tags_compared, on_host, from_one_end]
+def compared(chain):
+    return viterbi_compared.best_tags(chain)
+
+
+def from_both_ends(chain):
+    return viterbi.best_tags(chain)
+
+
+FORMS = [from_both_ends, compared, on_host, from_one_end]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)

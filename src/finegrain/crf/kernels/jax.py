@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from finegrain.crf.chain import Chain, Scores
-from finegrain.crf.kernels import log_space, probability_space, viterbi
+from finegrain.crf.kernels import log_space, probability_space, viterbi, viterbi_compared
 from finegrain.crf.score import difference, score
 
 Tensor = Any
@@ -34,9 +34,9 @@ def marginals(chain: Chain) -> Tensor:
 
 def best_tags(chain: Chain) -> Tensor:
     """(B, T) int32 tags; anything where masked."""
-    few = chain.scores.num_tags <= viterbi.MOST_COMPARED and not chain.scores.per_step
-    find = viterbi.best_tags_compared if few else viterbi.best_tags
-    return find(chain.shifted()[0])
+    few = chain.scores.num_tags <= viterbi_compared.MOST_TAGS and not chain.scores.per_step
+    form = viterbi_compared if few else viterbi
+    return form.best_tags(chain.shifted()[0])
 
 
 @jax.custom_jvp

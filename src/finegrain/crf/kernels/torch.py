@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from finegrain.crf.chain import Chain, Scores, ends
-from finegrain.crf.kernels import log_space, viterbi
+from finegrain.crf.kernels import log_space, viterbi, viterbi_on_host
 from finegrain.crf.kernels.torch_sums import sums
 from finegrain.crf.score import difference
 
@@ -72,7 +72,8 @@ def best_tags(chain: Chain) -> Tensor:
         return viterbi.best_tags(chain.shifted()[0])
     mask = None if chain.mask is None else chain.mask.numpy()
     emissions, transitions, start, end = (x.detach().numpy() for x in chain.scores)
-    return torch.from_numpy(viterbi.best_tags_on_host(emissions, transitions, start, end, mask))
+    found = viterbi_on_host.best_tags(emissions, transitions, start, end, mask)
+    return torch.from_numpy(found)
 
 
 def _plain(chain: Chain, tags: Tensor | None) -> Tensor:

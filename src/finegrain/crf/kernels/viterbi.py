@@ -1,8 +1,7 @@
-"""Viterbi: the best tag sequence."""
+"""Viterbi's algorithm: the best tag sequence."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from finegrain.crf.kernels.loops import argmax, largest, scan, take_rows
 
 Tensor = Any
 
-# Up to so many tags origins are kept as bytes.
-MOST_COMPARED = 127
 # Positions that one turn of a loop deals with: each turn has a price of its own.
 STEPS = 2
 
@@ -121,88 +118,3 @@ def _from_one_end(chain: Chain) -> Tensor:
 
     _, (tags,) = scan(backward, tag, (before, linked, moves), ["int32"], reverse=True)
     return ops.transpose(tags)
-
-
-def best_tags_compared(chain: Chain) -> Tensor:
-    """The same for tags that a byte can count, under a compiler that fuses what a step does.
-
-    The batch stands last; origins are compared one after another and kept as bytes.
-    """
-    scores = chain.scores
-    num_tags = scores.num_tags
-    is_first, _ = ends(chain)
-    valid, first = (ops.transpose(x)[:, None] for x in (chain.valid, is_first))  # (T, 1, B)
-    emissions = ops.transpose(scores.emissions, (1, 2, 0))  # (T, K, B)
-    moves = scores.transitions[:, :, None]  # (K from, K to, 1)
-
-    def forward(best: Tensor, xs: Any) -> Any:
-        emission, valid, first = xs
-        arrived = best[:1] + moves[0]  # (K, B)
-        origin = ops.zeros_like(arrived, dtype="int8")
-        for tag in range(1, num_tags):
-            other = best[tag : tag + 1] + moves[tag]
-            better = other > arrived
-            arrived = ops.where(better, other, arrived)
-            origin = ops.where(better, ops.full_like(origin, tag), origin)
-        arrived = ops.where(first, scores.start[:, None], arrived) + emission
-        return ops.where(valid, arrived, best), (origin,)
-
-    best, (origins,) = scan(
-        forward, ops.zeros_like(emissions[0]), (emissions, valid, first), ["int8"]
-    )
-    tag = ops.cast(ops.argmax(best + scores.end[:, None], axis=0), "int32")  # (B,)
-
-    def backward(tag: Tensor, xs: Any) -> Any:
-        origin, valid, first = xs
-        previous = ops.take_along_axis(origin, tag[None], axis=0)[0]
-        linked = ops.logical_and(valid, ops.logical_not(first))[0]
-        return ops.where(linked, ops.cast(previous, "int32"), tag), (tag,)
-
-    _, (tags,) = scan(backward, tag, (origins, valid, first), ["int32"], reverse=True)
-    return ops.transpose(tags)
-
-
-def best_tags_on_host(
-    emissions: np.ndarray,
-    transitions: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-    mask: np.ndarray | None,
-) -> np.ndarray:
-    """The same in NumPy: where each operation is launched by itself, it launches the fastest."""
-    emissions = _below_peak(emissions, 2)
-    transitions, start, end = (_below_peak(x) for x in (transitions, start, end))
-    batch, time, _ = emissions.shape
-    row = np.arange(batch)
-    length, times = np.full(batch, time), None
-    if mask is not None:
-        length = mask.sum(1)
-        times = np.argsort(~mask, axis=1, kind="stable")  # the valid positions come first
-        emissions = np.take_along_axis(emissions, times[:, :, None], axis=1)
-    best = np.ascontiguousarray(emissions.transpose(1, 2, 0))  # (T, K, B)
-    best[0] += start[:, None]
-    moves = np.repeat(transitions[:, :, None], batch, axis=2)  # (K from, K to, B)
-    sums, arrived = np.empty_like(moves), np.empty_like(best[0])
-    for before, here in pairwise(best):
-        np.add(before[:, None], moves, out=sums)
-        np.maximum.reduce(sums, axis=0, out=arrived)
-        here += arrived
-    tag = (best[np.maximum(length - 1, 0), :, row].T + end[:, None]).argmax(0)
-    shortest = length.min(initial=time)
-    tags = np.empty((time, batch), np.int32)
-    tags[-1:] = tag
-    for t in range(time - 2, -1, -1):
-        origin = (best[t] + transitions[:, tag]).argmax(0)
-        tag = origin if t + 1 < shortest else np.where(t + 1 < length, origin, tag)
-        tags[t] = tag
-    tags = tags.T
-    if times is None:
-        return tags
-    in_time = np.empty_like(tags)
-    np.put_along_axis(in_time, times, tags, axis=1)
-    return in_time
-
-
-def _below_peak(scores: np.ndarray, axis: int | None = None) -> np.ndarray:
-    peak = scores.max(axis, keepdims=True)
-    return scores - np.where(np.isfinite(peak), peak, 0)
