@@ -217,7 +217,7 @@ def test_transforms_run_once_in_each_real_step(name):
     for mine, theirs in zip(*map(values, weights), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
     own = [
-        [v for *_, t in optimizer._state.transforms for _, v, _ in t.state]
+        [v for *_, t in optimizer._partition.transforms for _, v, _ in t.state]
         for optimizer in optimizers
     ]
     # Counts and seeds, too, have advanced by two steps only.

@@ -159,7 +159,7 @@ class TestState:
         second, weights = momentum(others)
         second.load_own_variables(store)
         assert stepped(second, weights, [[1.0], [2.0]]) == [[-1.75], [-3.5]]
-        steps = [t.steps for *_, t in second._state.transforms if isinstance(t, Momentum)]
+        steps = [t.steps for *_, t in second._partition.transforms if isinstance(t, Momentum)]
         assert [int(array(count)) for count in steps] == [3]
 
     def test_new_weights_begin_anew(self):

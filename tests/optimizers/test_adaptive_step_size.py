@@ -371,7 +371,7 @@ class TestTogether:
         np.testing.assert_allclose(optimizer.effective_learning_rates(), [0.1, 0.1, 0.05, 0.05])
         for gradients in random_gradients(model.weights, 5):
             optimizer.apply(gradients, model.weights)
-        expected = [rate_of(group.optimizer) for group in optimizer._state.groups for _ in "kb"]
+        expected = [rate_of(group.optimizer) for group in optimizer._partition.groups for _ in "kb"]
         assert expected[0] != expected[2] != 0.05
         np.testing.assert_allclose(optimizer.effective_learning_rates(), expected, rtol=1e-6)
         described = [row["effective_learning_rate"] for row in optimizer.describe(model).to_dicts()]

@@ -73,7 +73,7 @@ def assert_like_plain(name, **arguments):
     """Three groups of multiplier 1 learn as the optimizer alone does, through compiled `fit`."""
     plain = train(compiled(OPTIMIZERS[name](**arguments), jit=True))
     grouped = train(compiled(fg.PerWeight(OPTIMIZERS[name](**arguments), groups()), jit=True))
-    assert len(grouped.optimizer._state.groups) == 3
+    assert len(grouped.optimizer._partition.groups) == 3
     assert_moved(plain)
     assert_as_equal_as_compiled(grouped, plain)
 

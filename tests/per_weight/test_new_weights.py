@@ -109,7 +109,7 @@ def test_a_file_of_what_has_learned_for_different_times():
     again = loaded(fg.PerWeight(OPTIMIZERS["adam"]()), state(free.optimizer))
     again.set_weights(free.get_weights())
     assert_bit_equal(push(again), push(free))
-    assert len(again.optimizer._state.groups) == 2
+    assert len(again.optimizer._partition.groups) == 2
 
 
 def test_another_optimizer_in_the_file():

@@ -223,7 +223,7 @@ class TestThatAllWeightsShare:
             seen.append([float(v[0]) for v in values(weights)])
         assert seen == [[0, 0], [-8, -2], [-8, -2], [-16, -4], [-16, -4]]
         assert int(optimizer.iterations) == 2
-        for group in optimizer._state.groups:
+        for group in optimizer._partition.groups:
             assert int(group.optimizer.iterations) == 2
 
     def test_average_is_over_all_weights(self):
@@ -487,7 +487,7 @@ class TestResume:
         again = fg.PerWeight.from_config(optimizer.get_config())
         weights = variables(encoder=[0.0], bias=[0.0], other=[0.0])
         again.build(weights)
-        assert [selected.rules for selected in again._state.selection] == [(0,), (1,), ()]
+        assert [selected.rules for selected in again._partition.selection] == [(0,), (1,), ()]
 
     def test_set_weights_checks_the_number(self):
         """Too few arrays, or an optimizer without variables yet, is an error."""

@@ -576,7 +576,7 @@ class TestOtherRules:
         other = compiled(fg.PerWeight(OPTIMIZERS[name](), second))
         other.optimizer.build(other.weights)
         other.load_weights(tmp_path / "model.weights.h5")
-        assert len(other.optimizer._state.groups) != len(model.optimizer._state.groups)
+        assert len(other.optimizer._partition.groups) != len(model.optimizer._partition.groups)
         assert_bit_equal(push(other), push(model))
         assert_moved(model)
 

@@ -14,6 +14,7 @@ import numpy as np
 from finegrain._backend import backend
 from finegrain._extras import needs
 from finegrain.per_weight.optimizer import PerWeight
+from finegrain.per_weight.recorder import Recorder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,8 +107,12 @@ class Watch(keras.callbacks.Callback):
                 model.optimizer.build(model.trainable_variables)
             weights = optimizer._trainable_variables
             step = int(backend.host_array(optimizer.iterations))
-            is_new = optimizer._state.watch(weights, self.every, step)
-        if is_new:
+            recorder = optimizer._recorder
+            if recorder is None:
+                optimizer._recorder = Recorder(weights, self.every, step)
+            else:
+                recorder.set_interval(self.every, step)
+        if recorder is None:
             model.make_train_function(force=True)
         paths = [row.path for row in optimizer._reports(weights)]
         if self.paths and self.paths != paths:
@@ -116,7 +121,7 @@ class Watch(keras.callbacks.Callback):
                 f"Received: a model with the weights {paths[:5]}, records of {self.paths[:5]}"
             )
         self.paths = paths
-        self.rules = optimizer._state.weights_of_rules()
+        self.rules = optimizer._partition.weights_of_rules()
         self._micro_steps = int(backend.host_array(optimizer._iterations))
         if self.log_dir is not None and self._writer is None:
             self._writer = _event_writer(self.log_dir)
@@ -142,7 +147,7 @@ class Watch(keras.callbacks.Callback):
             self._writer = None
 
     def _read(self, optimizer: PerWeight) -> None:
-        recorder = optimizer._state.recorder
+        recorder = optimizer._recorder
         step = -1 if recorder is None else int(backend.host_array(recorder.recorded))
         # Where steps were dropped, the count of batches runs ahead of that of steps.
         if recorder is None or step < 0 or (self.steps and step <= self.steps[-1]):

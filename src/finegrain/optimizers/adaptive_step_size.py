@@ -140,7 +140,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     ) -> None:
         optimizer = checked_optimizer(optimizer)
         if isinstance(optimizer, PerWeight):
-            template = optimizer._state.book.template
+            template = optimizer._book.template
         else:
             template = Template(optimizer)
         arguments = template.shared_arguments() | {
@@ -229,7 +229,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             before = lists.copies(variables)
             taken = ops.copy(ops.convert_to_tensor(inner._iterations))
             if isinstance(inner, PerWeight):
-                inner._state.book.begin_step()
+                inner._book.begin_step()
             inner._backend_apply_gradients(list(grads), variables)
             backend.count_one(inner._iterations)
             indices = [self._get_variable_index(variable) for variable in variables]

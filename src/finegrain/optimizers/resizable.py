@@ -30,7 +30,7 @@ def checked_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
             f"name or its config. Received: optimizer={optimizer!r}"
         )
     if isinstance(found, PerWeight):
-        _refuse_kind(found._state.book.template.optimizer)
+        _refuse_kind(found._book.template.optimizer)
         _refuse_rules(found)
     else:
         _refuse_kind(found)
@@ -60,7 +60,7 @@ def _refuse_kind(optimizer: Any) -> None:
 
 
 def _refuse_rules(optimizer: PerWeight) -> None:
-    rules = [live.rule for live in optimizer._state.book.rules]
+    rules = [live.rule for live in optimizer._book.rules]
     for rule in rules:
         for name in ("learning_rate", "weight_decay", "template"):
             if getattr(rule, name, None) is not None:

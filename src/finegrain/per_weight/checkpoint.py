@@ -38,7 +38,7 @@ def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
     """Every state variable under a name that depends on neither grouping nor backend."""
     yield from _shared_state(optimizer)
     name_of = names_of(optimizer)
-    for group in optimizer._state.groups:
+    for group in optimizer._partition.groups:
         for weight, slots in zip(group.weights, group.states(), strict=True):
             for slot, variable in slots.items():
                 yield f"{name_of[optimizer._var_key(weight)]}:{slot}", variable
@@ -46,7 +46,6 @@ def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
 
 def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
     """The same of what belongs to no group."""
-    state = optimizer._state
     weights = optimizer._trainable_variables
     name_of = names_of(optimizer)
     for index, slot, variable in weight_slots(optimizer, weights):
@@ -54,9 +53,9 @@ def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
     yield "iterations", optimizer._iterations
     if isinstance(optimizer._learning_rate, keras.Variable):
         yield "learning_rate", optimizer._learning_rate
-    if state.guard is not None:
-        yield "skipped_steps", state.guard.skipped
-    for rule, place, transform in state.transforms:
+    if optimizer._guard is not None:
+        yield "skipped_steps", optimizer._guard.skipped
+    for rule, place, transform in optimizer._partition.transforms:
         prefix = f"gradient:{stored_name(rule)}:{place}"
         for name, variable, weight in transform.state:
             if weight is None:
@@ -67,9 +66,9 @@ def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
 
 def save(optimizer: Any, store: Any) -> None:
     """Writes the state, and the rules' numbers: each as it was configured, and as it is now."""
-    optimizer._state.hand_out_counts()
+    optimizer._partition.hand_out_counts()
     _write(store, named_state(optimizer), optimizer._trainable_variables)
-    for live, number in optimizer._state.book.numbers():
+    for live, number in optimizer._book.numbers():
         store[_name(live, number)] = np.array([number.configured, number.read()], "float32")
 
 
@@ -79,33 +78,33 @@ def load(optimizer: Any, store: Any) -> None:
     A weight goes on where all of its optimizer's state is there. Otherwise it begins as a new one:
     slots of zero beside a step count that knows them for old would make its steps too large.
     """
-    state = optimizer._state
     weights = optimizer._trainable_variables
     saved = Saved(store, weights)
     names = saved.names
     name_of = names_of(optimizer)
     of_weight = {key: saved.of_weight(name) for key, name in name_of.items()}
     goes_on = {}
-    for group in state.groups:
+    for group in optimizer._partition.groups:
         for weight, slots in zip(group.weights, group.states(), strict=True):
             key = optimizer._var_key(weight)
             goes_on[key] = _goes_on(slots, of_weight[key])
-    state.split({key: _steps(of_weight[key]) if on else None for key, on in goes_on.items()})
+    steps = {key: _steps(of_weight[key]) if on else None for key, on in goes_on.items()}
+    _split(optimizer, steps)
     filled = saved.fill(_shared_state(optimizer))
-    for group in state.groups:
+    for group in optimizer._partition.groups:
         for weight, slots in zip(group.weights, group.states(), strict=True):
             key = optimizer._var_key(weight)
             for slot, variable in slots.items():
                 filled[path_of(f"{name_of[key]}:{slot}")] = goes_on[key]
                 if goes_on[key]:
                     variable.assign(np.asarray(of_weight[key][slot]))
-    state.collect_counts()
+    optimizer._partition.collect_counts()
     if optimizer.use_ema:
         for weight, average in zip(weights, optimizer._model_variables_moving_average, strict=True):
             there = "model_variables_moving_average" in of_weight[optimizer._var_key(weight)]
             if average is not None and not there:
                 average.assign(weight)
-    for live, number in state.book.numbers():
+    for live, number in optimizer._book.numbers():
         if _name(live, number) in names:
             configured, current = np.asarray(store[_name(live, number)])
             # A loaded model's config has the current number; that of the first release, of a rule
@@ -115,8 +114,8 @@ def load(optimizer: Any, store: Any) -> None:
                 told.append(np.sign(current))
             if np.float32(number.configured) in told:
                 number.assign(float(current))
-    if state.guard is not None:
-        state.guard.forget()
+    if optimizer._guard is not None:
+        optimizer._guard.forget()
     if "iterations" in names and not any(name.endswith(":place") for name in names):
         return  # saved before there was anything to save
     optional = {"skipped_steps"}
@@ -131,6 +130,21 @@ def load(optimizer: Any, store: Any) -> None:
         )
 
 
+def _split(optimizer: Any, steps: dict[Any, Hashable]) -> None:
+    """Parts groups whose weights have different steps behind them."""
+    parted = optimizer._partition.split(steps)
+    if parted is optimizer._partition:
+        return
+    optimizer._partition = parted
+    if optimizer._is_traced:
+        warnings.warn(
+            "The state that is loaded parts the weights into other groups than the training "
+            "step was traced with. Compile the model again, with this optimizer, before it "
+            "trains on: model.compile(model.optimizer, ...).",
+            stacklevel=4,
+        )
+
+
 def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
     """Reads the state of a built `PerWeight` from arrays in the order of its variables.
 
@@ -140,11 +154,11 @@ def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
     Raises:
         ValueError: if the arrays fit in neither form.
     """
-    state, own = optimizer._state, list(optimizer._variables)
-    of_groups = [v for group in state.groups for v in group.optimizer.variables]
-    rest = [v for *_, transform in state.transforms for _, v, _ in transform.state]
-    counts = [group.optimizer._iterations for group in state.groups]
-    state.hand_out_counts()
+    partition, own = optimizer._partition, list(optimizer._variables)
+    of_groups = [v for group in partition.groups for v in group.optimizer.variables]
+    rest = partition.transform_variables
+    counts = [group.optimizer._iterations for group in partition.groups]
+    partition.hand_out_counts()
     apart = [*own, *of_groups, *rest]
     if not _fit(arrays, apart):
         known = set(map(id, counts))
@@ -158,7 +172,7 @@ def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
             )
     for variable, array in zip(apart, arrays, strict=True):
         variable.assign(array)
-    state.collect_counts()
+    partition.collect_counts()
 
 
 def _fit(arrays: Sequence[Any], variables: Sequence[keras.Variable]) -> bool:
@@ -183,33 +197,32 @@ def _steps(saved: dict[str, Any]) -> Hashable:
 
 def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
     """Which rules select which weight, and which weights decay, for the config."""
-    state = optimizer._state
-    if state.saved_selection is not None:
-        return state.saved_selection
+    if optimizer._from_file is not None:
+        return optimizer._from_file.selection
     if not optimizer.built:
         return []
     where = places(optimizer._trainable_variables)
     return [
         (path, shape, list(selected.rules), selected.decays)
-        for (path, shape), selected in zip(where, state.selection, strict=True)
+        for (path, shape), selected in zip(where, optimizer._partition.selection, strict=True)
     ]
 
 
 def rule_configs(optimizer: Any) -> list[dict[str, Any]]:
     """The configs of the rules, with their numbers as they are now."""
-    return [_rule_config(optimizer, index) for index in range(len(optimizer._state.book.rules))]
+    return [_rule_config(optimizer, index) for index in range(len(optimizer._book.rules))]
 
 
 def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
-    live = optimizer._state.book.rules[index]
+    live = optimizer._book.rules[index]
     rule = live.rule
-    if optimizer.built and optimizer._state.saved_selection is None:
+    if optimizer.built and optimizer._from_file is None:
         # By now it is known what a function selects.
         rule = rule.selecting(
             [
                 weight
                 for weight, selected in zip(
-                    optimizer._trainable_variables, optimizer._state.selection, strict=True
+                    optimizer._trainable_variables, optimizer._partition.selection, strict=True
                 )
                 if index in selected.rules
             ]

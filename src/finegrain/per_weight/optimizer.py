@@ -1,9 +1,27 @@
-"""PerWeight: any Keras optimizer under rules that say how each weight learns."""
+"""PerWeight: any Keras optimizer under rules that say how each weight learns.
+
+A step goes through Keras's `Optimizer.apply`, which calls back. What happens, in this order:
+
+1. `apply` builds the optimizer, if it is the first step, and has the rulebook forget what it
+   computed for the last one.
+2. With `nonfinite="skip"` or `"raise"`, the `Guard` ends the step here if a gradient of a weight
+   that moves is not finite.
+3. `_what_to_hold` remembers what Keras would move of held weights beside the step.
+4. Keras divides the gradients by the loss scale, leaves out weights without one, and accumulates.
+   `_backend_apply_gradients` makes gradients of held weights 0 before.
+5. `_clip_gradients`: the `Recorder` takes the gradients, the rules' transforms change them in the
+   order of the rules, Keras clips them over all weights together.
+6. `_backend_update_step`: in each group of the `Partition` that moves now, weight decay, then the
+   step of the group's optimizer at the group's rate. The `Recorder` takes the norms.
+7. Keras averages the weights, applies their constraints, and counts the step.
+8. What was remembered in 3 is put back.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -16,7 +34,8 @@ from finegrain._checks import checked_number
 from finegrain.per_weight import checkpoint
 from finegrain.per_weight.describe import Description, WeightReport, as_float, reports
 from finegrain.per_weight.nonfinite import Guard, check_policy, host_int
-from finegrain.per_weight.partition import Selected, State
+from finegrain.per_weight.partition import FromFile, Partition, select
+from finegrain.per_weight.recorder import Recorder
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import set_state
 from finegrain.per_weight.statistics import notes_on_statistics
@@ -123,31 +142,38 @@ class PerWeight(keras.optimizers.Optimizer):
             **template.shared_arguments(),
         )
         self.nonfinite = nonfinite
-        self._state = State(
-            Rulebook(template, rules, self._add_numbers, self._current_step, self._base_rate),
-            self._var_key,
+        self._book = Rulebook(
+            template, rules, self._add_numbers, self._current_step, self._base_rate
         )
+        self._partition = Partition(self._book, self._var_key)
+        self._pending = _Pending()
+        self._guard: Guard | None = None
+        self._recorder: Recorder | None = None
+        self._from_file: FromFile | None = None
+        # Whether TensorFlow has a graph of the step, which would not know other groups.
+        self._is_traced = False
 
     def __getattr__(self, name: str) -> Any:
         """A hyperparameter of the given optimizer, such as `beta_1`."""
-        state = self.__dict__.get("_state")
-        if state is None or name not in state.book.template.hyperparameters:
+        book = self.__dict__.get("_book")
+        if book is None or name not in book.template.hyperparameters:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(state.book.template.optimizer, name)
+        return getattr(book.template.optimizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets a hyperparameter also where it is at work: in the optimizers of the groups."""
-        state = self.__dict__.get("_state")
-        if state is not None and name in state.book.template.hyperparameters:
-            state.set_hyperparameter(name, value)
+        book = self.__dict__.get("_book")
+        if book is not None and name in book.template.hyperparameters:
+            book.template.set(name, value)
+            self._partition.set_hyperparameter(name, value)
             if name not in self.__dict__:
                 return
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        rules = [live.rule for live in self._state.book.rules]
+        rules = [live.rule for live in self._book.rules]
         shown = ", ".join(map(repr, rules[:3])) + (f", … {len(rules)} in all" * (len(rules) > 3))
-        return f"PerWeight({self._state.book.template!r}, [{shown}])"
+        return f"PerWeight({self._book.template!r}, [{shown}])"
 
     def _add_numbers(self, values: list[float]) -> keras.Variable:
         def initial(shape: Sequence[int], dtype: str) -> Any:
@@ -170,30 +196,29 @@ class PerWeight(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
-        state = self._state
-        were_known = bool(state.problems)
-        selection = state.select(variables)
-        if state.problems:
+        problems = self._problems
+        selection = select(self._book, variables, self._from_file)
+        if self._problems:
             message = (
-                f"{state.problems[0]} The rule comes from a file, whose model had other paths."
+                f"{self._problems[0]} The rule comes from a file, whose model had other paths."
             )
             cure = "compile the model with a PerWeight of rules that fit."
-            if were_known:
+            if problems:
                 raise ValueError(f"{message} Before it trains, {cure}")
             warnings.warn(
                 f"{message} The model predicts as it did; before it trains, {cure}", stacklevel=2
             )
             return
         with backend.scope_of(variables):
-            self._build(variables, selection)
+            self._partition = Partition.of(self._book, self._var_key, variables, selection)
+            super().build(variables)
+            if self.nonfinite != "propagate":
+                self._guard = Guard(self.nonfinite, variables, self._add_counter)
 
-    def _build(self, variables: list[keras.Variable], selection: list[Selected]) -> None:
-        state = self._state
-        state.part(variables, selection)
-        super().build(variables)
-        state.build_groups()
-        if self.nonfinite != "propagate":
-            state.guard = Guard(self.nonfinite, variables, self._add_counter)
+    @property
+    def _problems(self) -> list[str]:
+        """What rules from a file could not find in the model that was loaded."""
+        return [] if self._from_file is None else self._from_file.problems
 
     def _add_counter(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         return self.add_variable(
@@ -203,13 +228,14 @@ class PerWeight(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own variables, then those of its groups and gradient transforms."""
-        state = self._state
         return (
             list(self._variables)
-            + state.group_variables()
-            + [v for *_, transform in state.transforms for _, v, _ in transform.state]
-            + ([] if state.recorder is None else state.recorder.variables)
+            + self._partition.variables
+            + ([] if self._recorder is None else self._recorder.variables)
         )
+
+    # A step: see the top of this module. Keras calls back by its private hooks, which
+    # tests/per_weight/test_keras_hooks.py pins.
 
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
@@ -224,8 +250,8 @@ class PerWeight(keras.optimizers.Optimizer):
         weights = None if trainable_variables is None else list(trainable_variables)
         if weights is not None and not self.built:
             self.build(weights)
-        self._state.book.begin_step()
-        if self._state.guard is None:
+        self._book.begin_step()
+        if self._guard is None:
             self._step(list(grads), weights)
             return
         members = self._trainable_variables if weights is None else weights
@@ -235,13 +261,13 @@ class PerWeight(keras.optimizers.Optimizer):
             for weight in members
         ]
         everything = [*self._trainable_variables, *self.variables]
-        self._state.guard.run(self._step, list(grads), list(members), counted, everything, self)
+        self._guard.run(self._step, list(grads), list(members), counted, everything, self)
 
     def _step(self, grads: list[Any], weights: list[keras.Variable] | None) -> None:
         held = self._what_to_hold()
         super().apply(grads, weights)
-        if self._state.counts is not None and not any(map(backend.is_compiling, grads)):
-            self._state.hand_out_counts()
+        if not any(map(backend.is_compiling, grads)):
+            self._partition.hand_out_counts()
         for variable, stays, before in held:
             variable.assign(ops.where(stays, before, ops.convert_to_tensor(variable)))
 
@@ -274,37 +300,33 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _moves(self, weight: keras.Variable) -> Any:
         """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
-        group = self._state.group_of.get(self._var_key(weight))
-        return None if group is None else self._state.book.moves(group.outcome)
-
-    # The hooks below are Keras's private ones; tests/optimizers/test_keras_hooks.py pins them.
+        return self._partition.moves(weight)
 
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
-        weights = list(trainable_variables)
-        state = self._state
-        state.stepping = weights
-        state.is_traced = state.is_traced or backend.is_compiling(self._iterations)
-        grads = list(grads)
-        if self.gradient_accumulation_steps or self._state.transforms:
-            grads = self._without_held(grads)
-        super()._backend_apply_gradients(grads, weights)
+        weights, grads = list(trainable_variables), list(grads)
+        self._is_traced = self._is_traced or backend.is_compiling(self._iterations)
+        if self.gradient_accumulation_steps or self._partition.transforms:
+            grads = self._without_held(grads, weights)
+        with self._pending.step(weights):
+            super()._backend_apply_gradients(grads, weights)
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         # By now the gradients are accumulated and unscaled.
-        if self._state.recorder is not None:
-            self._state.raw_gradients[get_ident()] = backend.over_replicas(grads)
-        grads = self._state.transform(list(grads))
+        step = self._pending.now
+        if self._recorder is not None:
+            step.gradients = backend.over_replicas(grads)
+        changed = self._partition.transform(list(grads), step.weights)
         if self.global_clipnorm:
-            grads = self._without_held(grads)
-        return super()._clip_gradients(grads)
+            changed = self._without_held(changed, step.weights)
+        return super()._clip_gradients(changed)
 
-    def _without_held(self, grads: list[Any]) -> list[Any]:
+    def _without_held(self, grads: list[Any], weights: list[keras.Variable]) -> list[Any]:
         """Zeros in the place of gradients of weights that do not move: they touch no other's."""
         return [
             _zero_unless(self._moves(weight), gradient)
-            for gradient, weight in zip(grads, self._state.stepping, strict=True)
+            for gradient, weight in zip(grads, weights, strict=True)
         ]
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
@@ -314,22 +336,13 @@ class PerWeight(keras.optimizers.Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
         # By now the gradients are clipped, too, over all weights together.
-        state = self._state
-        variables = list(trainable_variables)
-        parts = state.parts_of(variables)
-        before = None if state.recorder is None else state.recorder.before()
-        state.hand_out_counts()
-        for group, places in zip(state.groups, parts, strict=True):
-            group.update(
-                state.book.moves(group.outcome),
-                [grads[place] for place in places],
-                [variables[place] for place in places],
-            )
-        state.collect_counts()
-        if state.recorder is not None:
-            step = ops.convert_to_tensor(self.iterations)
-            raw = state.raw_gradients.pop(get_ident())
-            state.recorder.record(step, raw, state.stepping, before)
+        recorder = self._recorder
+        before = None if recorder is None else recorder.before()
+        self._partition.update(grads, list(trainable_variables))
+        if recorder is not None:
+            step = self._pending.now
+            now = ops.convert_to_tensor(self.iterations)
+            recorder.record(now, step.gradients, step.weights, before)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one weight, as the optimizer of its group does.
@@ -340,7 +353,7 @@ class PerWeight(keras.optimizers.Optimizer):
             learning_rate: The rate to use, whatever the rules say of it.
         """
         self._get_variable_index(variable)  # as Keras does: a KeyError for any other weight
-        group = self._state.group_of[self._var_key(variable)]
+        group = self._partition.group_of(variable)
         group.optimizer.update_step(gradient, variable, learning_rate)
 
     def exclude_from_weight_decay(
@@ -365,7 +378,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 f"Rule(..., weight_decay=0.0). Received: var_list={var_list!r}, "
                 f"var_names={var_names!r}"
             )
-        for template in self._state.book.templates():
+        for template in self._book.templates():
             template.optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def set_multiplier(self, rule: str, value: float) -> None:
@@ -386,7 +399,7 @@ class PerWeight(keras.optimizers.Optimizer):
                 the rule began with 1 without saying `trainable` (see the notes of the class).
         """
         value = checked_number("learning_rate_multiplier", value)
-        self._state.book.set_number("learning_rate_multiplier", rule, value, "trainable")
+        self._set_number("learning_rate_multiplier", rule, value, "trainable")
 
     def set_learning_rate(self, rule: str, value: float) -> None:
         """Changes the absolute learning rate of a rule, or of its own optimizer.
@@ -399,7 +412,7 @@ class PerWeight(keras.optimizers.Optimizer):
             ValueError: if no rule goes by that name, if it has no rate of its own or a schedule,
                 or if the value is no rate.
         """
-        self._state.book.set_number("learning_rate", rule, checked_number("learning_rate", value))
+        self._set_number("learning_rate", rule, checked_number("learning_rate", value))
 
     def set_trainable(self, rule: str, value: bool) -> None:
         """Releases or holds the weights of a rule that names `trainable`.
@@ -414,7 +427,11 @@ class PerWeight(keras.optimizers.Optimizer):
         """
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
-        self._state.book.set_number("trainable", rule, float(value))
+        self._set_number("trainable", rule, float(value))
+
+    def _set_number(self, name: str, rule: str, value: float, otherwise: str | None = None) -> None:
+        outcomes = [group.outcome for group in self._partition.groups]
+        self._book.set_number(name, rule, value, otherwise, outcomes)
 
     def effective_learning_rates(self) -> list[float]:
         """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
@@ -424,7 +441,7 @@ class PerWeight(keras.optimizers.Optimizer):
     @property
     def skipped_steps(self) -> int:
         """How many steps were dropped since gradients were not finite."""
-        guard = self._state.guard
+        guard = self._guard
         return 0 if guard is None else host_int(guard.skipped)
 
     @property
@@ -433,13 +450,13 @@ class PerWeight(keras.optimizers.Optimizer):
 
         Counted where `nonfinite` is `"skip"` or `"raise"`, since the optimizer was built.
         """
-        guard = self._state.guard
+        guard = self._guard
         return {} if guard is None else guard.concerned()
 
     @property
     def nonfinite_is_pending(self) -> bool:
         """Whether `raise_if_nonfinite` would raise an error now."""
-        guard = self._state.guard
+        guard = self._guard
         return self.nonfinite == "raise" and guard is not None and guard.is_pending
 
     def raise_if_nonfinite(self) -> None:
@@ -448,7 +465,7 @@ class PerWeight(keras.optimizers.Optimizer):
         Under `fit` there is no need to call it; see the notes of the class.
         """
         if self.nonfinite_is_pending:
-            self._state.guard.raise_pending()  # type: ignore[union-attr]
+            self._guard.raise_pending()  # type: ignore[union-attr]
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Sets the averaged weights at the end of `fit`, if the optimizer averages."""
@@ -475,17 +492,17 @@ class PerWeight(keras.optimizers.Optimizer):
                 f"by calling it on data. Received: model={model!r}"
             )
         reports = self._reports(weights)
-        rules = [live.rule for live in self._state.book.rules]
+        rules = [live.rule for live in self._book.rules]
         notes = notes_on_statistics(model, rules, weights, reports)
         return Description(reports, notes=notes)
 
     def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
         base = as_float(self._get_current_learning_rate())
-        given = self._state.book.template.learning_rate
+        given = self._book.template.learning_rate
         if isinstance(given, float) and np.float32(given) == base:
             base = given
-        state = self._state
-        return reports(state.book, weights, state.select(weights), base, state.learned_rates())
+        selection = select(self._book, weights, self._from_file)
+        return reports(self._book, weights, selection, base, self._partition.learned_rates())
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store` under the paths of the weights it serves."""
@@ -498,7 +515,7 @@ class PerWeight(keras.optimizers.Optimizer):
         it said when the file was written; else the rule of today holds. State that the file lacks
         keeps its value, with a warning that names it.
         """
-        if not self.built and self._state.problems:
+        if not self.built and self._problems:
             return  # it is known already that the rules do not fit
         if not self.built:
             warnings.warn(
@@ -516,7 +533,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer, with the numbers as they are now."""
         shared = super().get_config()
-        template = self._state.book.template
+        template = self._book.template
         changes = {
             key: shared[key] for key in template.shared_arguments() if key in template.config
         }
@@ -536,9 +553,10 @@ class PerWeight(keras.optimizers.Optimizer):
 
     def _round(self, optimizer: keras.optimizers.Optimizer) -> PerWeight:
         """The same rules round another optimizer, not yet built."""
-        rules = [live.rule for live in self._state.book.rules]
+        rules = [live.rule for live in self._book.rules]
         other = PerWeight(optimizer, rules, nonfinite=self.nonfinite, name=self.name)
-        other._state.saved_selection = self._state.saved_selection
+        if self._from_file is not None:
+            other._from_file = FromFile(self._from_file.selection)
         return other
 
     @classmethod
@@ -549,8 +567,41 @@ class PerWeight(keras.optimizers.Optimizer):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
         rules = [Rule.from_config(rule, custom_objects) for rule in config["rules"]]
         per_weight = cls(optimizer, rules, nonfinite=config["nonfinite"], name=config["name"])
-        per_weight._state.saved_selection = [tuple(entry) for entry in config["selection"]]
+        per_weight._from_file = FromFile(config["selection"])
         return per_weight
+
+
+class _Pending:
+    """The steps that are being taken, by thread: those of a strategy's replicas run at once.
+
+    What Keras does not hand on from one of its hooks to the next is here.
+    """
+
+    def __init__(self) -> None:
+        self._of_thread: dict[int, _Step] = {}
+
+    @contextmanager
+    def step(self, weights: list[keras.Variable]) -> Iterator[None]:
+        """While a step of `weights` is taken."""
+        self._of_thread[get_ident()] = _Step(weights)
+        try:
+            yield
+        finally:
+            del self._of_thread[get_ident()]
+
+    @property
+    def now(self) -> _Step:
+        """The step of this thread."""
+        return self._of_thread[get_ident()]
+
+
+class _Step:
+    """A step that is being taken."""
+
+    def __init__(self, weights: list[keras.Variable]) -> None:
+        self.weights = weights
+        # As the loss gave them; set where they are recorded.
+        self.gradients: list[Any] = []
 
 
 def _zero_unless(moves: Any, gradient: Any) -> Any:

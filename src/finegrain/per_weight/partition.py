@@ -1,19 +1,16 @@
-"""What PerWeight consists of: groups of weights, each with an optimizer of its own."""
+"""How rules part the weights of a model: into groups, each with an optimizer of its own."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from finegrain._backend import backend
 from finegrain.gradients.transform import GradientTransform, transformed
-from finegrain.per_weight.nonfinite import Guard
 from finegrain.per_weight.places import match_weights, places
-from finegrain.per_weight.recorder import Recorder
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import states
 from finegrain.rules.rule import Outcome, select_weights
@@ -74,127 +71,142 @@ class Group:
         backend.count_one(optimizer._iterations)
 
 
-class Selected:
-    """The rules that select a weight, and whether the wrapped optimizer's decay reaches it."""
+class Selected(NamedTuple):
+    """What the rules make of one weight."""
 
-    def __init__(self, rules: Sequence[int], decays: bool) -> None:
-        self.rules = tuple(rules)
-        self.decays = decays
+    rules: tuple[int, ...]
+    """The indices of those that select it."""
+    decays: bool
+    """Whether a weight decay reaches it."""
 
 
-class State:
-    """What PerWeight keeps out of Keras's sight.
+class FromFile:
+    """Which rules selected which weight when a model was saved.
 
-    Keras stores every optimizer that it finds in a list among another optimizer's attributes,
-    which would write the groups' state to the file a second time, and its callbacks set the
-    learning rates of any attribute called `optimizers` or `inner_optimizer`.
+    Args:
+        selection: For each weight its path, its shape, the indices of its rules, and whether it
+            decays, in the model's order.
+    """
+
+    def __init__(self, selection: Sequence[Sequence[Any]]) -> None:
+        self.selection = [tuple(entry) for entry in selection]
+        # What the rules could not find in the model that was loaded.
+        self.problems: list[str] = []
+
+    def of(self, variables: Sequence[keras.Variable]) -> list[Selected] | None:
+        """The same for the weights of a model that was loaded; `None` where they are others."""
+        saved = self.selection
+        matches = match_weights([(path, shape) for path, shape, *_ in saved], places(variables))
+        if not saved or not len(matches) == len(saved) == len(variables):
+            return None
+        found = (saved[matches[index]] for index in range(len(variables)))
+        return [Selected(tuple(rules), decays) for _, _, rules, decays in found]
+
+
+def select(
+    book: Rulebook, variables: Sequence[keras.Variable], saved: FromFile | None = None
+) -> list[Selected]:
+    """What the rules make of each of `variables`.
+
+    Args:
+        book: The rules at work.
+        variables: The weights.
+        saved: What the file said that the rules come from. It knows the weights whose paths have
+            changed since, and takes note of the rules that do not fit, which raise no error then.
+
+    Raises:
+        ValueError: if a rule selects none of them.
+    """
+    if not variables:
+        return []  # Keras builds the optimizer of a legacy `.h5` file so
+    if saved is not None:
+        saved.problems = []
+        known = saved.of(variables)
+        if known is not None:
+            return known
+    rules = [live.rule for live in book.rules]
+    selection = select_weights(rules, variables, None if saved is None else saved.problems)
+    result = []
+    for variable, selected in zip(variables, selection, strict=True):
+        outcome = book.outcome(selected)
+        decays = outcome.weight_decay is not None or book.template_of(outcome).decays(variable)
+        result.append(Selected(selected, decays))
+    return result
+
+
+class Partition:
+    """The groups of an optimizer's weights, and the transforms of their gradients.
+
+    It does not change: building the optimizer makes another, and so does parting its groups
+    further. All groups have their state.
 
     Args:
         book: The rules at work.
         key: What identifies a weight.
+        selection: What the rules make of each weight.
+        groups: The groups.
+        transforms: The transforms in the order in which they apply, each with its rule's key and
+            its place in the rule.
     """
 
-    def __init__(self, book: Rulebook, key: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        book: Rulebook,
+        key: Callable[[Any], Any],
+        selection: Sequence[Selected] = (),
+        groups: Sequence[Group] = (),
+        transforms: Sequence[tuple[str, int, GradientTransform]] = (),
+    ) -> None:
         self.book = book
         self.key = key
-        self.groups: list[Group] = []
-        self.group_of: dict[Any, Group] = {}
-        # The transforms in the order in which they apply, each with its rule's key and place.
-        self.transforms: list[tuple[str, int, GradientTransform]] = []
-        # What each weight was found to be: the rules that select it, whether it decays.
-        self.selection: list[Selected] = []
-        # The same of a saved model, with the places of its weights; `None` if it is not from one.
-        self.saved_selection: list[tuple[str, list[int], list[int], bool]] | None = None
-        # What rules from a file could not find in the model that was loaded.
-        self.problems: list[str] = []
-        # Whether TensorFlow has a graph of the step, which would not know other groups.
-        self.is_traced = False
-        # The weights of the step that is being taken.
-        self.stepping: list[keras.Variable] = []
-        # On JAX, the step counts of all groups.
+        self.selection = tuple(selection)
+        self.groups = tuple(groups)
+        self.transforms = tuple(transforms)
+        self._group_of = {key(weight): group for group in groups for weight in group.weights}
+        # The step counts of all groups, where one variable is better than many.
         self.counts: keras.Variable | None = None
-        # The weights of the last step, and their places by group.
-        # The names of the groups' optimizers.
-        self._names: set[str] = set()
-        self._parted: list[int] = []
-        self._parts: list[list[int]] = []
-        # Set while something watches the weights, which sees the gradients as the loss gave them.
-        self.recorder: Recorder | None = None
-        # By thread: under a TensorFlow strategy each replica takes its steps in one of its own.
-        self.raw_gradients: dict[int, list[Any]] = {}
-        # Set where steps with gradients that are not finite are dropped.
-        self.guard: Guard | None = None
+        if groups and backend.COUNTS_TOGETHER:
+            self.counts = keras.Variable(
+                "zeros", shape=(len(groups),), dtype="int32", trainable=False, name="counts"
+            )
+        # The last answer of `places_in`: the variables that it was asked of, and what it was.
+        self._asked: list[int] = []
+        self._answer: list[list[int]] = []
 
-    def select(self, variables: Sequence[keras.Variable]) -> list[Selected]:
-        """What the rules make of each of `variables`."""
-        if not variables:
-            return []  # Keras builds the optimizer of a legacy `.h5` file so
-        book, saved = self.book, self.saved_selection or []
-        self.problems = []
-        matches = match_weights([(path, shape) for path, shape, *_ in saved], places(variables))
-        if saved and len(matches) == len(saved) == len(variables):
-            # The model that these rules were saved with: its paths may have changed since.
-            return [Selected(*saved[matches[index]][2:]) for index in range(len(variables))]
-        result = []
-        rules = [live.rule for live in book.rules]
-        problems = None if self.saved_selection is None else self.problems
-        selection = select_weights(rules, variables, problems)
-        for variable, selected in zip(variables, selection, strict=True):
-            outcome = book.outcome(selected)
-            decays = outcome.weight_decay is not None or book.template_of(outcome).decays(variable)
-            result.append(Selected(selected, decays))
-        return result
-
-    def part(self, variables: Sequence[keras.Variable], selection: Sequence[Selected]) -> None:
-        """Sorts `variables` into groups by what the rules say of them."""
-        self.selection = list(selection)
+    @classmethod
+    def of(
+        cls,
+        book: Rulebook,
+        key: Callable[[Any], Any],
+        variables: Sequence[keras.Variable],
+        selection: Sequence[Selected],
+    ) -> Partition:
+        """Sorts `variables` into groups by what the rules say of them, and makes their state."""
         groups: dict[Any, Group] = {}
-        for variable, selected in zip(variables, self.selection, strict=True):
-            outcome = self.book.outcome(selected.rules)
+        taken: set[str] = set()
+        for variable, selected in zip(variables, selection, strict=True):
+            outcome = book.outcome(selected.rules)
             if outcome.group not in groups:
-                groups[outcome.group] = self._new_group(outcome)
+                groups[outcome.group] = _new_group(book, outcome, taken)
             group = groups[outcome.group]
             group.weights.append(variable)
             if not selected.decays:
                 group.undecayed.append(variable)
-            self.group_of[self.key(variable)] = group
-        self.groups = list(groups.values())
-        self.book.outcomes = [group.outcome for group in self.groups]
-        for index, live in enumerate(self.book.rules):
+        transforms = []
+        for index, live in enumerate(book.rules):
             members = [
                 variable
-                for variable, selected in zip(variables, self.selection, strict=True)
+                for variable, selected in zip(variables, selection, strict=True)
                 if index in selected.rules
             ]
             for place, transform in enumerate(live.rule.gradient):
                 with keras.name_scope(f"rule_{index}_gradient_{place}"):
-                    self.transforms.append((live.key, place, transform.bound_to(members)))
-
-    def _new_group(self, outcome: Outcome) -> Group:
-        """A group without weights, whose variables no other has the names of."""
-        template = self.book.template_of(outcome)
-        given = name = template.config.get("name", template.kind)
-        count = 0
-        while name in self._names:
-            count += 1
-            name = f"{given}_{count}"
-        self._names.add(name)
-        rate = GroupLearningRate(self.book, outcome)
-        return Group(outcome, template.make(rate, outcome.weight_decay, name=name))
-
-    def build_groups(self) -> None:
-        """Creates the state of the groups' optimizers."""
-        for group in self.groups:
+                    transforms.append((live.key, place, transform.bound_to(members)))
+        for group in groups.values():
             group.build()
-        self._make_counts()
+        return cls(book, key, selection, list(groups.values()), transforms)
 
-    def _make_counts(self) -> None:
-        if backend.COUNTS_TOGETHER:
-            self.counts = keras.Variable(
-                "zeros", shape=(len(self.groups),), dtype="int32", trainable=False, name="counts"
-            )
-
-    def split(self, steps: Mapping[Any, Hashable]) -> None:
+    def split(self, steps: Mapping[Any, Hashable]) -> Partition:
         """Parts each group by what its weights have behind them; all keep the state they have.
 
         One optimizer corrects the bias of all its slots by one step count. Weights that were held
@@ -203,6 +215,8 @@ class State:
         Args:
             steps: For the key of each weight, what is equal for weights that can share a count.
         """
+        self.hand_out_counts()
+        taken = {group.optimizer.name for group in self.groups}
         groups: list[Group] = []
         for group in self.groups:
             parts: dict[Hashable, list[int]] = {}
@@ -212,26 +226,16 @@ class State:
                 groups.append(group)
                 continue
             with backend.scope_of(group.weights):
-                groups += [self._part_of(group, places) for places in parts.values()]
+                groups += [self._part_of(group, places, taken) for places in parts.values()]
         if len(groups) == len(self.groups):
-            return
-        self.hand_out_counts()
-        self.groups = groups
-        self.group_of = {self.key(w): group for group in groups for w in group.weights}
-        self._parted, self._parts = [], []
-        self._make_counts()
-        self.collect_counts()
-        if self.is_traced:
-            warnings.warn(
-                "The state that is loaded parts the weights into other groups than the training "
-                "step was traced with. Compile the model again, with this optimizer, before it "
-                "trains on: model.compile(model.optimizer, ...).",
-                stacklevel=2,
-            )
+            return self
+        parted = Partition(self.book, self.key, self.selection, groups, self.transforms)
+        parted.collect_counts()
+        return parted
 
-    def _part_of(self, group: Group, places: Sequence[int]) -> Group:
+    def _part_of(self, group: Group, places: Sequence[int], taken: set[str]) -> Group:
         """A group of some of a group's weights, with their state."""
-        part = self._new_group(group.outcome)
+        part = _new_group(self.book, group.outcome, taken)
         part.weights = [group.weights[place] for place in places]
         excluded = set(map(self.key, group.undecayed))
         part.undecayed = [weight for weight in part.weights if self.key(weight) in excluded]
@@ -242,35 +246,67 @@ class State:
                 variable.assign(old[place][slot])
         return part
 
-    def set_hyperparameter(self, name: str, value: Any) -> None:
-        """Sets an argument of the wrapped optimizer, for all weights that it moves."""
-        template = self.book.template
-        template.set(name, value)
-        for group in self.groups:
-            decided = name == "weight_decay" and group.outcome.weight_decay is not None
-            if group.outcome.optimizer is None and not decided:
-                setattr(group.optimizer, name, value)
-                group.decays = None
+    def group_of(self, weight: Any) -> Group:
+        """The group of a weight.
 
-    def parts_of(self, variables: Sequence[Any]) -> list[list[int]]:
+        Raises:
+            KeyError: for a weight that the optimizer was not built with.
+        """
+        return self._group_of[self.key(weight)]
+
+    def moves(self, weight: Any) -> Any:
+        """Whether the rules let a weight move now: `None` for always, a bool or a tensor."""
+        group = self._group_of.get(self.key(weight))
+        return None if group is None else self.book.moves(group.outcome)
+
+    def places_in(self, variables: Sequence[Any]) -> list[list[int]]:
         """For each group, the places of its weights among `variables`."""
-        weights = list(map(id, variables))
-        if weights != self._parted:
+        asked = list(map(id, variables))
+        if asked != self._asked:
             place_of = {id(group): place for place, group in enumerate(self.groups)}
-            self._parts = [[] for _ in self.groups]
+            self._answer = [[] for _ in self.groups]
             for place, variable in enumerate(variables):
-                group = self.group_of[self.key(variable)]
-                self._parts[place_of[id(group)]].append(place)
-            self._parted = weights
-        return self._parts
+                self._answer[place_of[id(self.group_of(variable))]].append(place)
+            self._asked = asked
+        return self._answer
 
-    def group_variables(self) -> list[keras.Variable]:
-        """The state of the groups' optimizers."""
-        if self.counts is None:
-            return [v for group in self.groups for v in group.optimizer.variables]
-        counts = {id(group.optimizer._iterations) for group in self.groups}
-        own = [v for group in self.groups for v in group.optimizer.variables]
-        return [self.counts, *(v for v in own if id(v) not in counts)]
+    def transform(self, gradients: list[Any], weights: Sequence[Any]) -> list[Any]:
+        """What the rules' transforms make of the gradients of some weights."""
+        place_of = {self.key(weight): place for place, weight in enumerate(weights)}
+        for _, _, transform in self.transforms:
+            members = [w for w in transform.weights if self.key(w) in place_of]
+            if not members:
+                continue
+            places = [place_of[self.key(weight)] for weight in members]
+            own = [backend.dense(gradients[place]) for place in places]
+            for place, result in zip(places, transformed(transform, own, members), strict=True):
+                gradients[place] = result
+        return gradients
+
+    def update(self, gradients: Sequence[Any], weights: Sequence[Any]) -> None:
+        """Has each group move its weights, if its rules let them move now."""
+        self.hand_out_counts()
+        for group, own in zip(self.groups, self.places_in(weights), strict=True):
+            group.update(
+                self.book.moves(group.outcome),
+                [gradients[place] for place in own],
+                [weights[place] for place in own],
+            )
+        self.collect_counts()
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The state of the groups' optimizers, then that of the transforms."""
+        of_groups = [v for group in self.groups for v in group.optimizer.variables]
+        if self.counts is not None:
+            apart = {id(group.optimizer._iterations) for group in self.groups}
+            of_groups = [self.counts, *(v for v in of_groups if id(v) not in apart)]
+        return of_groups + self.transform_variables
+
+    @property
+    def transform_variables(self) -> list[keras.Variable]:
+        """The state of the transforms."""
+        return [v for *_, transform in self.transforms for _, v, _ in transform.state]
 
     def hand_out_counts(self) -> None:
         """Lets each group's optimizer know its own step count."""
@@ -286,26 +322,13 @@ class State:
             counts = [ops.convert_to_tensor(g.optimizer._iterations) for g in self.groups]
             self.counts.assign(ops.stack(counts))
 
-    def transform(self, gradients: list[Any]) -> list[Any]:
-        """What the rules' transforms make of the gradients of the step's weights."""
-        place_of = {self.key(weight): place for place, weight in enumerate(self.stepping)}
-        for _, _, transform in self.transforms:
-            members = [w for w in transform.weights if self.key(w) in place_of]
-            if not members:
-                continue
-            places = [place_of[self.key(weight)] for weight in members]
-            own = [backend.dense(gradients[place]) for place in places]
-            for place, result in zip(places, transformed(transform, own, members), strict=True):
-                gradients[place] = result
-        return gradients
-
-    def watch(self, weights: Sequence[keras.Variable], every: int, step: int) -> bool:
-        """Has every so many steps recorded: whether a compiled step has to be compiled anew."""
-        if self.recorder is not None:
-            self.recorder.set_interval(every, step)
-            return False
-        self.recorder = Recorder(weights, every, step)
-        return True
+    def set_hyperparameter(self, name: str, value: Any) -> None:
+        """Sets an argument of the wrapped optimizer in the groups that it moves."""
+        for group in self.groups:
+            decided = name == "weight_decay" and group.outcome.weight_decay is not None
+            if group.outcome.optimizer is None and not decided:
+                setattr(group.optimizer, name, value)
+                group.decays = None
 
     def learned_rates(self) -> dict[Any, float]:
         """By group, what an optimizer that learns its step size multiplies its rate by."""
@@ -324,3 +347,16 @@ class State:
             if not selected.rules:
                 members.setdefault("no rule", []).append(index)
         return members
+
+
+def _new_group(book: Rulebook, outcome: Outcome, taken: set[str]) -> Group:
+    """A group without weights, whose optimizer has a name that is not taken yet."""
+    template = book.template_of(outcome)
+    given = name = template.config.get("name", template.kind)
+    count = 0
+    while name in taken:
+        count += 1
+        name = f"{given}_{count}"
+    taken.add(name)
+    rate = GroupLearningRate(book, outcome)
+    return Group(outcome, template.make(rate, outcome.weight_decay, name=name))

@@ -161,8 +161,6 @@ class Rulebook:
         ]
         if self._numbers.configured:
             self._numbers.variable = add_variable(self._numbers.configured)
-        # The outcomes of the weights that the optimizer was built with.
-        self.outcomes: list[Outcome] = []
         # What torch, which runs Python at each step, need not compute again; and from what.
         self._memo: dict[tuple[str, Any], Any] = {}
         self._made_from: list[tuple[Any, int]] = []
@@ -263,8 +261,26 @@ class Rulebook:
             for number in live.numbers.values():
                 yield live, number
 
-    def set_number(self, name: str, rule: str, value: float, otherwise: str | None = None) -> None:
-        """Sets a number of every rule that goes by `rule`; or another, where it lacks that one."""
+    def set_number(
+        self,
+        name: str,
+        rule: str,
+        value: float,
+        otherwise: str | None = None,
+        outcomes: Sequence[Outcome] = (),
+    ) -> None:
+        """Sets a number of every rule that goes by `rule`.
+
+        Args:
+            name: The property.
+            rule: A rule's name, or an expression that it selects by.
+            value: The number.
+            otherwise: Another property, to be set where a rule lacks the first.
+            outcomes: What the rules come to for the weights, as far as these are known.
+
+        Raises:
+            ValueError: if there is no such rule or number, or if it decides for no weight.
+        """
         rules = self.rules
         meant = [live for live in rules if rule in (live.rule.name, live.key)]
         meant = meant or [live for live in rules if rule in live.patterns]
@@ -289,9 +305,11 @@ class Rulebook:
                 f"Received: {[live.rule for live in meant]}, learning_rate_multiplier=0"
             )
         deciding = [
-            number for live, number in zip(meant, found, strict=True) if self._decides(live, number)
+            number
+            for live, number in zip(meant, found, strict=True)
+            if self._decides(live, number, outcomes)
         ]
-        if self.outcomes and not deciding:
+        if outcomes and not deciding:
             raise ValueError(
                 f"Setting `{name}` of the rule {rule!r} would change nothing: for each of its "
                 "weights a later rule decides (see `describe`). Set that rule's, or put this rule "
@@ -300,12 +318,12 @@ class Rulebook:
         for number in numbers:
             number.assign(value)
 
-    def _decides(self, live: LiveRule, number: Number | None) -> bool:
+    def _decides(self, live: LiveRule, number: Number | None, outcomes: Sequence[Outcome]) -> bool:
         """Whether the rule's number has a say in any weight's learning."""
         if number is None:
             return False
         index = self.rules.index(live)
-        for outcome in self.outcomes:
+        for outcome in outcomes:
             own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
             decides = outcome.trainable if number.property_name == "trainable" else outcome.rate
             if decides == index or own_rate:

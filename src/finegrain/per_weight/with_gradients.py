@@ -43,7 +43,7 @@ def with_gradients(
         return PerWeight(optimizer, [rule])
     if optimizer.built:
         Template(optimizer)  # says that the state would be lost
-    book = optimizer._state.book
+    book = optimizer._book
     learning_rate = optimizer._learning_rate
     rules = [*(live.rule for live in book.rules), rule]
     extended = PerWeight(
@@ -53,6 +53,6 @@ def with_gradients(
     extended.learning_rate = (
         learning_rate.value if isinstance(learning_rate, keras.Variable) else learning_rate
     )
-    for (_, new), (_, old) in zip(extended._state.book.numbers(), book.numbers(), strict=True):
+    for (_, new), (_, old) in zip(extended._book.numbers(), book.numbers(), strict=True):
         new.assign(old.read())
     return extended
