@@ -246,7 +246,7 @@ def test_several_steps_of_the_discriminator():
 
 
 def gradients_of(gan):
-    from models.test_gan_gradients import gradients
+    from gan.test_gradients import gradients
 
     return [ops.convert_to_tensor(gradient) for gradient in gradients(gan).weights]
 
