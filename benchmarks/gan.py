@@ -106,10 +106,10 @@ def two_turns(pair: Any, same_samples: bool) -> list[Turn]:
     def of_discriminator(real: Any) -> Any:
         score = discriminator(real, training=True)
         fake = discriminator(ops.stop_gradient(samples(False)), training=True)
-        return ops.mean(ops.relu(1 + score)) + ops.mean(ops.relu(1 - fake))
+        return ops.mean(ops.relu(1 - score)) + ops.mean(ops.relu(1 + fake))
 
     def of_generator(real: Any) -> Any:
-        return ops.mean(discriminator(samples(same_samples), training=True))
+        return -ops.mean(discriminator(samples(same_samples), training=True))
 
     players = (discriminator.trainable_variables, generator.trainable_variables)
     return [
@@ -208,7 +208,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             BASE: lambda pair: two_turns(pair, same_samples=False),
             "two turns, same samples": lambda pair: two_turns(pair, same_samples=True),
             "subtraction": lambda pair: one_loss(pair, "subtraction"),
-            "frozen": lambda pair: one_loss(pair, "frozen"),
+            "frozen": lambda pair: one_loss(pair, "constant_weights"),
             "reversal": lambda pair: one_loss(pair, "reversal", "wasserstein"),
         }
         random = np.random.default_rng(0)

@@ -78,7 +78,7 @@ again = keras.models.load_model(sys.argv[1])
 np.testing.assert_array_equal(again.predict(inputs, verbose=0), potentials)
 assert len(fg.layer_decay(tagger, 0.9)) > 0
 
-frozen = fg.routing.frozen(keras.layers.Dense(2, kernel_initializer="ones"))
+frozen = fg.routing.constant_weights(keras.layers.Dense(2, kernel_initializer="ones"))
 np.testing.assert_array_equal(frozen(np.ones((1, 3), "float32")), [[3.0, 3.0]])
 rounded = fg.routing.straight_through(np.array([2.0, np.inf]), np.zeros(2, "float32"))
 np.testing.assert_array_equal(rounded, [2.0, np.inf])

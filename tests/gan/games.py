@@ -96,7 +96,7 @@ class Oracle:
         x = X.astype("float64")
         real_score, fake_score = self.forward(w, x), self.forward(w, fake)
         losses = {
-            "hinge": np.maximum(0, 1 + real_score) + np.maximum(0, 1 - fake_score),
+            "hinge": np.maximum(0, 1 - real_score) + np.maximum(0, 1 + fake_score),
             "non_saturating": np.log1p(np.exp(-real_score)) + np.log1p(np.exp(fake_score)),
             "least_squares": 0.5 * (real_score - 1) ** 2 + 0.5 * fake_score**2,
             "wasserstein": fake_score - real_score,
@@ -114,7 +114,7 @@ class Oracle:
     def of_generator(self, *w: np.ndarray, discriminator: Any) -> float:
         score = self.forward(discriminator, self.fake(w))
         losses = {
-            "hinge": score,
+            "hinge": -score,
             "non_saturating": np.log1p(np.exp(-score)),
             "least_squares": 0.5 * (score - 1) ** 2,
             "wasserstein": -score,

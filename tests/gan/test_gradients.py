@@ -13,7 +13,9 @@ from oracle import finite_differences
 from routing.differentiate import array, arrays, differentiate
 
 LOSSES = ["hinge", "non_saturating", "least_squares", "wasserstein"]
-GAMES = [(loss, penalty, "frozen") for loss in LOSSES for penalty in (None, "wgan_gp", "r1")]
+GAMES = [
+    (loss, penalty, "constant_weights") for loss in LOSSES for penalty in (None, "wgan_gp", "r1")
+]
 GAMES += [
     ("hinge", "r1", "subtraction"),
     ("non_saturating", None, "subtraction"),
@@ -21,8 +23,8 @@ GAMES += [
 ]
 # Each loss, each penalty, each routing.
 SOME_GAMES = [
-    ("non_saturating", "r1", "frozen"),
-    ("least_squares", None, "frozen"),
+    ("non_saturating", "r1", "constant_weights"),
+    ("least_squares", None, "constant_weights"),
     ("hinge", "r1", "subtraction"),
     ("wasserstein", "wgan_gp", "reversal"),
 ]
@@ -141,7 +143,8 @@ class Spread(keras.regularizers.Regularizer):
 
 
 @pytest.mark.parametrize(
-    ("routing", "training"), covering(["frozen", "subtraction", "reversal"], [True, False])
+    ("routing", "training"),
+    covering(["constant_weights", "subtraction", "reversal"], [True, False]),
 )
 def test_losses_of_layers_count_once(routing, training):
     """Those on weights once; those on outputs for real, fake and generated samples once each."""
@@ -191,7 +194,7 @@ def test_statistics_are_updated_once_by_each_call():
         [keras.Input((2,)), layers.BatchNormalization(momentum=0.5), layers.Dense(1)]
     )
     means = {}
-    for routing in ("frozen", "subtraction"):
+    for routing in ("constant_weights", "subtraction"):
         gan = fg.models.GAN(generator, discriminator, routing=routing, seed=drawn.seed(5))
         for network in (generator, discriminator):
             network.layers[0].moving_mean.assign([0.0] * (3 if network is generator else 2))
@@ -205,13 +208,13 @@ def test_statistics_are_updated_once_by_each_call():
     kernel, bias = arrays(generator.layers[1].variables)
     fake = (normal @ kernel + bias).mean(0)
     # Keras scores real samples first, before the loss; then those that were made.
-    for routing, kept in (("frozen", 0.25), ("subtraction", 0.5)):
+    for routing, kept in (("constant_weights", 0.25), ("subtraction", 0.5)):
         expected = kept * (0.5 * X.mean(0)) + (1 - kept) * fake
         np.testing.assert_allclose(means[routing], expected, rtol=1e-4, atol=1e-5, err_msg=routing)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("routing", ["frozen", "subtraction"])
+@pytest.mark.parametrize("routing", ["constant_weights", "subtraction"])
 def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
     """Its masks are drawn anew for each loss, and still nothing is left over in the other's."""
     generator, _ = networks()

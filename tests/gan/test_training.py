@@ -252,7 +252,7 @@ def gradients_of(gan):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("routing", ["frozen", "subtraction", "reversal"])
+@pytest.mark.parametrize("routing", ["constant_weights", "subtraction", "reversal"])
 def test_one_pass_of_the_generator(routing):
     """In a step, traced or run, it is called once."""
     calls = []

@@ -85,7 +85,9 @@ class Game(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         calls = {
             "plain": lambda: ops.mean(ops.square(self.critic(fg.routing.stop_gradient(y_pred)))),
-            "frozen": lambda: ops.mean(ops.tanh(fg.routing.frozen(self.critic)(y_pred))),
+            "constant": lambda: ops.mean(
+                ops.tanh(fg.routing.constant_weights(self.critic)(y_pred))
+            ),
         }
         return sum(calls[name]() for name in self.order)
 
@@ -96,8 +98,8 @@ def play(order, **how):
     return game.fit(X, verbose=0).history["loss"]
 
 
-@pytest.mark.parametrize("order", [("frozen", "plain"), ("plain", "frozen")], ids="-".join)
-def test_frozen(order, monkeypatch):
+@pytest.mark.parametrize("order", [("constant", "plain"), ("plain", "constant")], ids="-".join)
+def test_constant_weights(order, monkeypatch):
     """Alone, the graph optimizer loses the order; should it be mended one day, this shows it."""
     assert races(lambda: play(order, jit_compile=False)) == []
     monkeypatch.setattr(backend, "compute_before_updates", lambda tensors, variables: None)
@@ -109,12 +111,12 @@ def test_ways_of_running_agree():
     losses = []
     for how in ({"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}):
         drawn.seed_keras(1)
-        losses += play(("plain", "frozen"), **how)
+        losses += play(("plain", "constant"), **how)
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
 GANS = [
-    {"loss": "wasserstein", "routing": "frozen"},
+    {"loss": "wasserstein", "routing": "constant_weights"},
     {"loss": "wasserstein", "routing": "reversal"},
     {"loss": "wasserstein", "routing": "subtraction", "gradient_penalty": "wgan_gp"},
     {"loss": "non_saturating", "gradient_penalty": "r1", "ema_momentum": 0.5},

@@ -13,10 +13,9 @@ Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
 # Each pair: the discriminator's loss of (real, fake) scores, the generator's of fake scores.
 LOSSES: dict[str, Pair] = {
-    # In the source's sign: real samples have low scores.
     "hinge": (
-        lambda real, fake: ops.mean(ops.relu(1 + real)) + ops.mean(ops.relu(1 - fake)),
-        ops.mean,
+        lambda real, fake: ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)),
+        lambda fake: -ops.mean(fake),
     ),
     "non_saturating": (
         lambda real, fake: ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake)),
@@ -32,11 +31,21 @@ LOSSES: dict[str, Pair] = {
     ),
 }
 
+REVERSED_HINGE = "reversed_hinge"
+"""The hinge loss in the source's sign, of models that were saved with it: real scores are low."""
+
+_REVERSED_HINGE: Pair = (
+    lambda real, fake: ops.mean(ops.relu(1 + real)) + ops.mean(ops.relu(1 - fake)),
+    ops.mean,
+)
+
 
 def get_losses(loss: Any) -> Pair:
     """The pair of functions by its name, or as it was given."""
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
+    if loss == REVERSED_HINGE:
+        return _REVERSED_HINGE
     if isinstance(loss, list | tuple) and len(loss) == 2 and all(map(callable, loss)):
         return loss[0], loss[1]
     raise ValueError(

@@ -13,11 +13,11 @@ from keras import ops
 from finegrain._backend import backend
 from finegrain._checks import checked_number
 from finegrain.gan.average import WeightAverage
-from finegrain.gan.losses import get_losses, widened
+from finegrain.gan.losses import REVERSED_HINGE, get_losses, widened
 from finegrain.gan.networks import arity, build_networks, checked_latent_dim, inputs_of
 from finegrain.gan.penalty import GradientPenalty
 from finegrain.gan.routing import checked_routing, generator_loss, generator_score, shown
-from finegrain.routing import frozen, stop_gradient
+from finegrain.routing import constant_weights, stop_gradient
 from finegrain.routing.overlay import Overlay, is_built
 
 Tensor = Any
@@ -39,8 +39,9 @@ class GAN(keras.Model):
     Args:
         generator: A model from noise (batch, latent_dim), or [noise, labels], to samples.
         discriminator: A model from samples, or [samples, labels], to scores (batch, 1).
-        loss: `"hinge"` (real samples have low scores), `"non_saturating"`, `"least_squares"`,
-            `"wasserstein"` (real samples have high scores), or a pair of functions: the
+        loss: `"hinge"`, `"non_saturating"`, `"least_squares"`, `"wasserstein"`, in all of which
+            real samples get the high scores (the source's hinge has the other sign), or a pair of
+            functions: the
             discriminator's loss of (real scores, fake scores), the generator's of fake scores.
             Functions of your own are saved by name: register them with Keras.
         generator_weight: $\lambda \geq 0$. It scales the generator's rate under plain SGD only.
@@ -49,11 +50,11 @@ class GAN(keras.Model):
             ones; a pair of a name and the weight $w$ (10 unless given); or a number, the weight
             of `"wgan_gp"`.
         latent_dim: Length of the noise. Defaults to what the generator's input says.
-        routing: How the generator's loss is kept from the discriminator's weights. `"frozen"`
-            reads them as constants. `"subtraction"` is the source's form, for weights that cannot
-            be read so. `"reversal"`, for the Wasserstein loss, where both networks want the
-            opposite, sends the discriminator's gradient on with its sign changed: one backward
-            pass serves both.
+        routing: How the generator's loss is kept from the discriminator's weights.
+            `"constant_weights"` reads them as constants. `"subtraction"` is the source's form, for
+            weights that cannot be read so. `"reversal"`, for the Wasserstein loss, where both
+            networks want the opposite, sends the discriminator's gradient on with its sign
+            changed: one backward pass serves both.
         ema_momentum: If given, in [0, 1): keeps a moving average of the generator's weights,
             which `generate` uses. It starts from the first weights.
         seed: Of the noise, an integer.
@@ -62,7 +63,7 @@ class GAN(keras.Model):
     Raises:
         TypeError: if a network is no Keras layer.
         ValueError: for an unknown loss, penalty or routing, a length of noise that is missing,
-            labels for one network alone, or a discriminator that cannot be called frozen.
+            labels for one network alone, or a discriminator whose weights cannot be constants.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -86,7 +87,7 @@ class GAN(keras.Model):
 
     Notes:
         - The discriminator's statistics and seeds are updated by each of its calls: on real
-          samples, on fake ones, for the penalty, and, with `"frozen"`, for the generator.
+          samples, on fake ones, for the penalty, and, with `"constant_weights"`, for the generator.
         - A file keeps the seeds of the noise and of all layers, so that training goes on as if it
           had not stopped. Give Dropout a seed for it: without one, Keras draws its masks on
           PyTorch from a generator that belongs to no model, which `"subtraction"` cannot
@@ -112,7 +113,7 @@ class GAN(keras.Model):
         gradient_penalty: Any = None,
         latent_dim: int | None = None,
         *,
-        routing: str = "frozen",
+        routing: str = "constant_weights",
         ema_momentum: float | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -122,8 +123,8 @@ class GAN(keras.Model):
         self.routing = checked_routing(routing, loss)
         get_losses(loss)
         self.loss_pair = loss if isinstance(loss, str) else tuple(loss)
-        if routing == "frozen":
-            frozen(discriminator)  # refuses what cannot be
+        if self.routing == "constant_weights":
+            constant_weights(discriminator)  # refuses what cannot be
         self.generator, self.discriminator = generator, discriminator
         self.generator_weight = checked_number("generator_weight", generator_weight)
         self.gradient_penalty = GradientPenalty.of(gradient_penalty)
@@ -321,6 +322,8 @@ class GAN(keras.Model):
             "generator": serialize(self.generator),
             "discriminator": serialize(self.discriminator),
             "loss": loss if isinstance(loss, str) else [serialize(part) for part in loss],
+            # The first release, whose files do not say so, had them low under the hinge loss.
+            "real_scores": "high",
             "generator_weight": self.generator_weight,
             "gradient_penalty": self.gradient_penalty and list(self.gradient_penalty),
             "latent_dim": self.latent_dim,
@@ -339,6 +342,10 @@ class GAN(keras.Model):
 
         for name in ("generator", "discriminator"):
             config[name] = restored(config[name])
+        if config.pop("real_scores", "low") == "low" and config["loss"] == "hinge":
+            config["loss"] = REVERSED_HINGE
+        if config.get("routing") == "frozen":
+            config["routing"] = "constant_weights"
         if not isinstance(config["loss"], str):
             config["loss"] = tuple(restored(part) for part in config["loss"])
         return cls(**config)

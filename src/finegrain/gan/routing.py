@@ -8,17 +8,21 @@ from typing import Any
 import keras
 from keras import ops
 
-from finegrain.routing import frozen, reverse_gradient, stop_gradient
+from finegrain._deprecated import warn
+from finegrain.routing import constant_weights, reverse_gradient, stop_gradient
 from finegrain.routing.overlay import Overlay
 
 Tensor = Any
 Call = Callable[[Callable[..., Any], Tensor], Tensor]
 
-ROUTINGS = ("frozen", "subtraction", "reversal")
+ROUTINGS = ("constant_weights", "subtraction", "reversal")
 
 
 def checked_routing(routing: Any, loss: Any) -> str:
     """The name of a routing that fits the loss, or a `ValueError`."""
+    if routing == "frozen":
+        warn("GAN(routing='frozen')", "routing='constant_weights'", stacklevel=4)
+        routing = "constant_weights"
     if routing not in ROUTINGS:
         raise ValueError(
             f"`routing` should be one of {list(ROUTINGS)}. Received: routing={routing!r}"
@@ -26,7 +30,7 @@ def checked_routing(routing: Any, loss: Any) -> str:
     if routing == "reversal" and loss != "wasserstein":
         raise ValueError(
             "routing='reversal' is for loss='wasserstein', where the generator wants the opposite "
-            f"of the discriminator; take 'frozen' for others. Received: loss={loss!r}"
+            f"of the discriminator; take 'constant_weights' for others. Received: loss={loss!r}"
         )
     return routing
 
@@ -48,11 +52,11 @@ def generator_score(
     Args:
         routing: Its name.
         discriminator: The layer.
-        call: Calls it, or its frozen form, on samples.
+        call: Calls it, or its form of constant weights, on samples.
         fake: The samples, with their gradient.
     """
-    if routing == "frozen":
-        return call(frozen(discriminator), fake)
+    if routing == "constant_weights":
+        return call(constant_weights(discriminator), fake)
     if routing == "reversal":
         return None
     # What it updates is left to the other call: with two dropout masks gradients would not cancel.
@@ -71,7 +75,7 @@ def generator_loss(
         score: What `generator_score` gave.
         fake_score: The scores of the same samples as constants.
     """
-    if routing == "frozen":
+    if routing == "constant_weights":
         return loss(score)
     value = loss(fake_score)
     constant = ops.stop_gradient(value)

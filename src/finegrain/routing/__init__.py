@@ -1,6 +1,7 @@
 """Gradient routing: which loss reaches which weight."""
 
-from finegrain.routing.frozen import frozen
+from finegrain._deprecated import renamed
+from finegrain.routing.constant_weights import constant_weights
 from finegrain.routing.gradients import (
     inner_gradient_only,
     reverse_gradient,
@@ -10,10 +11,12 @@ from finegrain.routing.gradients import (
 )
 
 __all__ = [
-    "frozen",
+    "constant_weights",
     "inner_gradient_only",
     "reverse_gradient",
     "scale_gradient",
     "stop_gradient",
     "straight_through",
 ]
+
+__getattr__ = renamed(__name__, {"frozen": "constant_weights"})

@@ -162,7 +162,7 @@ def inner_gradient_only(f: Callable[[Any], Any], x: Any) -> Any:
 
     The first term's gradient reaches the weights of $f$ and the origin of $x$, and the second's
     the weights alone, so that their difference is left with the origin. For functions whose
-    weights are out of reach; where `f` is a Keras layer, `frozen(f)(x)` does the same with less
+    weights are out of reach; where `f` is a Keras layer, `constant_weights(f)(x)` does it with less
     work, and its value is $f(x)$ rather than 0.
 
     Args:

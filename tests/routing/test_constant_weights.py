@@ -14,7 +14,7 @@ from finegrain.routing.overlay import is_built
 from oracle import finite_differences
 from routing.differentiate import BACKEND, array, arrays, differentiate
 
-frozen = fg.routing.frozen
+constant_weights = fg.routing.constant_weights
 both = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 
 
@@ -104,8 +104,8 @@ def loss_through(call):
     return loss
 
 
-def call_of(layer, is_frozen):
-    call = frozen(layer) if is_frozen else layer
+def call_of(layer, is_constant):
+    call = constant_weights(layer) if is_constant else layer
     takes_training = "training" in layer._call_signature.parameters
     return lambda x, training: call(x, training=training) if takes_training else call(x)
 
@@ -115,7 +115,7 @@ def call_of(layer, is_frozen):
 )
 @every_way
 def test_gradient_reaches_the_inputs_alone(member, compiled):
-    """The one of the unfrozen call there, and exact zeros at every weight."""
+    """The one of the plain call there, and exact zeros at every weight."""
     layer, x = member.make(), inputs_of(member)
     layer(x)
     free = differentiate(loss_through(call_of(layer, False)), x, [layer], compiled=compiled)
@@ -154,18 +154,18 @@ def test_gradient_is_that_of_differences(member):
 
 @both
 def test_batch_normalization_is_updated_once(compiled):
-    """By momentum once, to the last digit as by an unfrozen call."""
+    """By momentum once, to the last digit as by a plain call."""
     x = inputs_of(MEMBERS[3])
     moved = []
-    for is_frozen in (True, False):
+    for is_constant in (True, False):
         layer = layers.BatchNormalization(momentum=0.9)
         layer(x)
-        loss = loss_through(call_of(layer, is_frozen))
+        loss = loss_through(call_of(layer, is_constant))
         differentiate(loss, x, [layer], compiled=compiled)
         moved.append(arrays(layer.non_trainable_variables))
     np.testing.assert_allclose(moved[0][0], 0.1 * x.mean(0), rtol=1e-5, atol=1e-7)
-    for mine, unfrozen in zip(*moved, strict=True):
-        np.testing.assert_array_equal(mine, unfrozen)
+    for mine, plain in zip(*moved, strict=True):
+        np.testing.assert_array_equal(mine, plain)
 
 
 @both
@@ -176,7 +176,7 @@ def test_dropout_draws_once(compiled):
     twin = layers.Dropout(0.5, seed=drawn.seed(7))
     for _ in range(2):
         held = differentiate(
-            lambda x: frozen(layer)(x, training=True), x, [layer], compiled=compiled
+            lambda x: constant_weights(layer)(x, training=True), x, [layer], compiled=compiled
         )
         free = differentiate(lambda x: twin(x, training=True), x, [twin], compiled=compiled)
         np.testing.assert_array_equal(held.inputs, free.inputs)
@@ -184,7 +184,7 @@ def test_dropout_draws_once(compiled):
 
 
 def test_second_derivatives():
-    """Of an input gradient with weights frozen: at the inputs as unfrozen, at the weights none."""
+    """Of an input gradient with constant weights: at the inputs as plain, at the weights none."""
     from finegrain._backend import backend
 
     layer = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh"), layers.Dense(1)])
@@ -194,7 +194,7 @@ def test_second_derivatives():
         return lambda x: backend.gradient(lambda x: (ops.sum(call(x)), None), x)[0] ** 2
 
     free = differentiate(penalty(layer), x, [layer])
-    held = differentiate(penalty(frozen(layer)), x, [layer])
+    held = differentiate(penalty(constant_weights(layer)), x, [layer])
     np.testing.assert_allclose(held.inputs, free.inputs, rtol=1e-5)
     assert not any(gradient.any() for gradient in held.weights)
     assert any(gradient.any() for gradient in free.weights)
@@ -207,9 +207,9 @@ def test_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     layer = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh"), layers.Dense(2)])
     x = inputs_of(MEMBERS[0])
-    assert array(frozen(layer)(x)).dtype == array(layer(x)).dtype
+    assert array(constant_weights(layer)(x)).dtype == array(layer(x)).dtype
     free = differentiate(lambda x: ops.cast(layer(x), "float32"), x, [layer])
-    held = differentiate(lambda x: ops.cast(frozen(layer)(x), "float32"), x, [layer])
+    held = differentiate(lambda x: ops.cast(constant_weights(layer)(x), "float32"), x, [layer])
     np.testing.assert_array_equal(held.value, free.value)
     np.testing.assert_array_equal(held.inputs, free.inputs)
     assert not any(gradient.any() for gradient in held.weights)
@@ -229,22 +229,24 @@ def test_a_whole_layer_in_a_half_precision_model_keeps_all_digits():
 
     x = inputs_of(MEMBERS[0])
     inner(x)
-    results = [array(Outer(call, dtype="mixed_float16")(x)) for call in (frozen(inner), inner)]
+    results = [
+        array(Outer(call, dtype="mixed_float16")(x)) for call in (constant_weights(inner), inner)
+    ]
     np.testing.assert_array_equal(*results)
     assert results[0].dtype == "float32"
 
 
 class Two(keras.Model):
-    """A source before a critic that is frozen, in `call`, with losses and statistics inside."""
+    """A source before a critic of constant weights, in `call`, with losses and statistics."""
 
-    def __init__(self, critic, is_frozen=True):
+    def __init__(self, critic, is_constant=True):
         super().__init__()
         self.source = layers.Dense(4, name="source")
         self.critic = critic
-        self.is_frozen = is_frozen
+        self.is_constant = is_constant
 
     def call(self, x, training=False):
-        critic = frozen(self.critic) if self.is_frozen else self.critic
+        critic = constant_weights(self.critic) if self.is_constant else self.critic
         return critic(self.source(x), training=training)
 
 
@@ -273,15 +275,15 @@ def test_inside_fit(jit_compile):
         pytest.skip("Keras compiles PyTorch models by TorchDynamo, which is slow to start")
     x = inputs_of(Member("", critic, (8, 4)))
     outcomes = []
-    for is_frozen in (True, False):
+    for is_constant in (True, False):
         drawn.seed_keras(1)
         plain = keras.Sequential(
             [keras.Input((4,)), layers.BatchNormalization(momentum=0.5), layers.Dense(3)]
         )
-        model = Two(plain, is_frozen)
+        model = Two(plain, is_constant)
         model(x)
         optimizer = keras.optimizers.SGD(0.1)
-        if not is_frozen:
+        if not is_constant:
             optimizer = fg.PerWeight(optimizer, [fg.Rule(model.critic, trainable=False)])
         model.compile(optimizer, "mse", jit_compile=jit_compile)
         model.fit(x, np.ones((8, 3)), epochs=2, batch_size=4, shuffle=False, verbose=0)
@@ -291,12 +293,12 @@ def test_inside_fit(jit_compile):
 
 
 def test_losses_inside_count_once():
-    """The activity loss and the loss on the kernel, in `evaluate` as unfrozen."""
+    """The activity loss and the loss on the kernel, in `evaluate` as plain."""
     x = inputs_of(Member("", critic, (8, 4)))
     totals = []
-    for is_frozen in (True, False):
+    for is_constant in (True, False):
         drawn.seed_keras(1)
-        model = Two(critic(), is_frozen)
+        model = Two(critic(), is_constant)
         model(x)
         model.compile("sgd", "mse")
         totals.append(model.evaluate(x, np.ones((8, 3)), verbose=0))
@@ -306,14 +308,14 @@ def test_losses_inside_count_once():
 
 
 def test_losses_inside_reach_the_inputs_alone():
-    """The activity loss of a frozen layer moves what came before it."""
+    """The activity loss of a layer of constant weights moves what came before it."""
     layer = layers.Dense(2, activity_regularizer=keras.regularizers.L2(0.5))
     x = inputs_of(MEMBERS[0])
     layer(x)
 
     def loss(x):
         with keras.StatelessScope(collect_losses=True) as scope:
-            outputs = frozen(layer)(x)
+            outputs = constant_weights(layer)(x)
         (activity,) = scope.losses
         return activity + 0 * ops.sum(outputs)
 
@@ -329,7 +331,7 @@ def test_losses_inside_reach_the_inputs_alone():
     np.testing.assert_allclose(inputs, x @ kernel @ kernel.T / len(x), rtol=1e-4, atol=1e-6)
 
 
-def test_frozen_in_frozen():
+def test_a_call_inside_of_a_call():
     """Twice held is held, and what is updated comes out of both."""
     inner = layers.BatchNormalization(momentum=0.5)
 
@@ -343,18 +345,18 @@ def test_frozen_in_frozen():
             self.dense.build(shape)
 
         def call(self, x, training=False):
-            return self.dense(frozen(self.inner)(x, training=training))
+            return self.dense(constant_weights(self.inner)(x, training=training))
 
     layer, x = Outer(), inputs_of(MEMBERS[3])
     layer(x)
-    held = differentiate(lambda x: frozen(layer)(x, training=True) ** 2, x, [layer])
+    held = differentiate(lambda x: constant_weights(layer)(x, training=True) ** 2, x, [layer])
     assert not any(gradient.any() for gradient in held.weights)
     assert held.inputs.any()
     np.testing.assert_allclose(array(inner.moving_mean), 0.5 * x.mean(0), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.full
-def test_frozen_and_free_in_one_loss():
+def test_both_calls_in_one_loss():
     """The generator's and the discriminator's gradients from one loss: the source's identity.
 
     The same as two losses, each differentiated by itself.
@@ -369,7 +371,7 @@ def test_frozen_and_free_in_one_loss():
     def whole(z):
         fake = generator(z)
         stopped = judge(fg.routing.stop_gradient(fake))
-        return ops.relu(1 - stopped) + frozen(judge)(fake)
+        return ops.relu(1 - stopped) + constant_weights(judge)(fake)
 
     def subtracted(z):
         return for_judge(z) + fg.routing.inner_gradient_only(judge, generator(z))
@@ -386,7 +388,7 @@ def test_frozen_and_free_in_one_loss():
 
 
 def test_inside_custom_gradient():
-    """A function with a gradient of its own may call a frozen layer."""
+    """A function with a gradient of its own may call a layer of constant weights."""
     layer = layers.Dense(3, "tanh")
     x = inputs_of(MEMBERS[0])
     layer(x)
@@ -399,7 +401,7 @@ def test_inside_custom_gradient():
 
     @ops.custom_gradient
     def doubled(x):
-        return frozen(layer)(x), slope
+        return constant_weights(layer)(x), slope
 
     # JAX's custom gradients may not close over what is differentiated.
     result = differentiate(doubled, x, [] if BACKEND == "jax" else [layer])
@@ -411,9 +413,9 @@ def test_inside_custom_gradient():
 @pytest.mark.selected("dense", "lstm", "nested")
 @every_member
 def test_unbuilt_layers_are_built(member):
-    """By the first frozen call, with weights that train afterwards."""
+    """By the first such call, with weights that train afterwards."""
     layer, x = member.make(), inputs_of(member)
-    outputs = frozen(layer)(x)
+    outputs = constant_weights(layer)(x)
     assert is_built(layer)
     assert all(variable._value is not None for variable in layer.variables)
     np.testing.assert_allclose(array(layer(x)), array(outputs), rtol=1e-6, atol=1e-6)
@@ -425,14 +427,16 @@ def test_masks_and_several_inputs_pass():
     query, value = np.ones((1, 2, 3), "float32"), np.ones((1, 4, 3), "float32")
     value[0, 2] = 100.0
     mask = [None, ops.convert_to_tensor([[True, True, False, True]])]
-    outputs = frozen(layer)([ops.convert_to_tensor(query), ops.convert_to_tensor(value)], mask=mask)
+    outputs = constant_weights(layer)(
+        [ops.convert_to_tensor(query), ops.convert_to_tensor(value)], mask=mask
+    )
     np.testing.assert_allclose(array(outputs), np.ones((1, 2, 3)), rtol=1e-6)
 
 
 def test_the_layer_stays_trainable():
-    """And what was frozen for one call is free in the next."""
+    """And what was constant in one call is free in the next."""
     layer, x = layers.Dense(2), inputs_of(MEMBERS[0])
-    frozen(layer)(x)
+    constant_weights(layer)(x)
     assert layer.trainable
     assert all(variable.trainable for variable in layer.variables)
     assert all(g.any() for g in differentiate(lambda x: layer(x), x, [layer]).weights)
@@ -440,20 +444,20 @@ def test_the_layer_stays_trainable():
 
 def test_wrong_use_is_refused():
     with pytest.raises(TypeError, match="inner_gradient_only"):
-        frozen(lambda x: x)
+        constant_weights(lambda x: x)
     with pytest.raises(TypeError, match="symbolic"):
-        frozen(layers.Dense(2))(keras.Input((3,)))
+        constant_weights(layers.Dense(2))(keras.Input((3,)))
     if BACKEND == "torch":
         import torch
 
         hidden = layers.TorchModuleWrapper(torch.nn.Linear(2, 2))
         with pytest.raises(ValueError, match="inside of TorchModuleWrapper"):
-            frozen(hidden)
+            constant_weights(hidden)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's memory")
 def test_torch_keeps_nothing_for_the_weights():
-    """A frozen Dense layer keeps what the gradient to its inputs needs: the kernel."""
+    """A Dense layer of constant weights keeps what the gradient to its inputs needs: the kernel."""
     import torch
 
     layer = layers.Dense(3)
@@ -461,13 +465,13 @@ def test_torch_keeps_nothing_for_the_weights():
     layer(x)
     held = []
     with torch.autograd.graph.saved_tensors_hooks(held.append, lambda tensor: tensor):
-        frozen(layer)(x)
+        constant_weights(layer)(x)
     assert [tuple(tensor.shape) for tensor in held] in ([(2, 3)], [(3, 2)])
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="XLA tells what it computes")
 def test_a_compiler_shares_the_forward_pass():
-    """A frozen call beside a free one costs one forward pass; the subtraction more than that."""
+    """Such a call beside a free one costs one forward pass; the subtraction more than that."""
     import jax
 
     critic = keras.Sequential(
@@ -480,7 +484,7 @@ def test_a_compiler_shares_the_forward_pass():
 
     def held(weights, made):
         with keras.StatelessScope(zip(critic.trainable_variables, weights, strict=True)):
-            return frozen(critic)(made)
+            return constant_weights(critic)(made)
 
     def both(weights, x):
         return ops.sum(free(weights, ops.stop_gradient(x)) - held(weights, x))

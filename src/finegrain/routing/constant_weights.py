@@ -15,19 +15,19 @@ from finegrain.routing.overlay import Overlay, create_weights, is_built
 _OPAQUE = (keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
 
 
-def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
+def constant_weights(layer: keras.layers.Layer) -> Callable[..., Any]:
     r"""Calls a layer or model with its weights as constants.
 
     $$y = f(x; \text{stop\_gradient}(\theta))$$
 
     The gradient passes through to the inputs and reaches none of the weights. Nothing else
-    changes: the value is the same, the layer stays trainable, and it may be called without
-    `frozen` beside, in the same step. That is how two networks with contrary aims learn from one
-    loss: each aim is computed with the weights of the other frozen.
+    changes: the value is the same, the layer stays trainable, and it may be called as itself
+    beside, in the same step. That is how two networks with contrary aims learn from one loss:
+    each aim is computed with the weights of the other as constants.
 
     ```text
-    loss = mean(relu(1 - discriminator(stop_gradient(fake))))  # moves the discriminator
-    loss += mean(frozen(discriminator)(fake))                      # moves the generator
+    loss = mean(relu(1 + discriminator(stop_gradient(fake))))  # moves the discriminator
+    loss -= mean(constant_weights(discriminator)(fake))        # moves the generator
     ```
 
     Under a compiler (JAX, or TensorFlow's XLA) the two calls above share one forward pass.
@@ -57,7 +57,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
     ...     def call(self, x):
     ...         made = self.source(x)
     ...         judged = self.critic(fg.routing.stop_gradient(made))  # moves the critic, by -0.25
-    ...         return judged - 3 * fg.routing.frozen(self.critic)(made)  # the source, by 0.75
+    ...         return judged - 3 * fg.routing.constant_weights(self.critic)(made)  # source 0.75
     >>> game = Game()
     >>> game.compile(keras.optimizers.SGD(0.25), loss=lambda y, outputs: outputs)
     >>> history = game.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0)
@@ -70,8 +70,8 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
 
     Notes:
         - What is updated in a call and not trained, such as the moving statistics of
-          BatchNormalization and the seeds of Dropout, is updated once by each call, frozen or
-          not. What a layer assigns to a trainable weight (as SpectralNormalization does) is used
+          BatchNormalization and the seeds of Dropout, is updated once by each call, of either
+          kind. What a layer assigns to a trainable weight (as SpectralNormalization does) is used
           in this call and then forgotten.
         - Two calls of a Dropout layer draw two masks, so that a compiler can share only what
           stands before it.
@@ -80,7 +80,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
           touched.
         - In a TensorFlow graph without XLA, an update may overtake the reading of a weight on which
           it does not depend: the graph optimizer loses their order, in any model that stops the
-          gradient of a weight which it reads for others. `frozen` keeps it.
+          gradient of a weight which it reads for others. Here it is kept.
         - The source subtracts (`inner_gradient_only`), which costs the discriminator one more
           backward pass to its weights.
     """
@@ -92,7 +92,7 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
     for part in layer._flatten_layers():
         if isinstance(part, _OPAQUE):
             raise ValueError(
-                f"`frozen` cannot reach the weights inside of {type(part).__name__}: use "
+                f"`constant_weights` cannot reach the weights inside of {type(part).__name__}: use "
                 "`finegrain.routing.inner_gradient_only`, or in a GAN `routing='subtraction'`, "
                 "which need not. "
                 f"Received: layer={layer!r}"
@@ -101,8 +101,8 @@ def frozen(layer: keras.layers.Layer) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
             raise TypeError(
-                "`frozen` takes tensors that have values: call it in the `call` of a layer, in "
-                "`compute_loss` or in a loss, not on keras.Input. "
+                "`constant_weights` takes tensors that have values: call it in the `call` of a "
+                "layer, in `compute_loss` or in a loss, not on keras.Input. "
                 f"Received symbolic tensors for layer {layer.name!r}"
             )
         if not is_built(layer):

@@ -1,0 +1,38 @@
+"""Names of the last release: they work, warn, and go with the next one."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def warn(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warns that something is called otherwise by now.
+
+    Args:
+        old: What was used.
+        new: What to use.
+        stacklevel: That of `warnings.warn`, whose caller is to be named.
+    """
+    warnings.warn(
+        f"{old} goes with the next release. Use {new}.", DeprecationWarning, stacklevel=stacklevel
+    )
+
+
+def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__`, for names that have changed.
+
+    Args:
+        package: The package's name.
+        names: The new name of each old one.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warn(f"{package}.{name}", f"{package}.{names[name]}")
+        return getattr(sys.modules[package], names[name])
+
+    return get
