@@ -47,7 +47,7 @@ def makers() -> dict[str, Callable[[], Any]]:
         "Adafactor": lambda: k.Adafactor(1e-3, relative_step=False),
         "AdaX": lambda: own.AdaX(1e-3),
         "AdaX-W, decay 0.05": lambda: own.AdaX(1e-3, weight_decay=0.05),
-        "PowerDecay(0.8)": lambda: own.AdaptiveMoments(1e-3, decay=own.PowerDecay(0.8)),
+        "PowerDecay(0.8)": lambda: own.AdaptiveMoments(1e-3, averaging=own.PowerDecay(0.8)),
     }
 
 

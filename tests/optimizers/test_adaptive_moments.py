@@ -144,7 +144,7 @@ def test_first_step_by_hand(inside, root, corrected):
 def test_a_function_as_policy():
     """A running mean of the squares."""
     (weight,) = variables(w=[1.0])
-    optimizer = AdaptiveMoments(decay=lambda step: 1 / step)
+    optimizer = AdaptiveMoments(averaging=lambda step: 1 / step)
     for gradient in (1.0, 2.0, 4.0):
         apply(optimizer, [weight], [[gradient]])
     np.testing.assert_allclose(values(optimizer._velocities)[0], [7.0], rtol=1e-6)
@@ -208,7 +208,7 @@ def test_config():
         again = keras.saving.deserialize_keras_object(config)
         assert type(again) is type(optimizer)
         assert again.get_config() == optimizer.get_config()
-        assert repr(again.decay) == "AdaXDecay(beta_2=0.001)"
+        assert repr(again.averaging) == "AdaXDecay(beta_2=0.001)"
     assert again.get_config()["beta_2"] == 1e-3
     assert "decay" not in again.get_config()
 
@@ -249,5 +249,5 @@ def test_adams_beta_2_is_refused_by_adax(beta_2):
 
 
 def test_adam_is_the_default():
-    assert repr(AdaptiveMoments().decay) == repr(AdamDecay(0.999))
+    assert repr(AdaptiveMoments().averaging) == repr(AdamDecay(0.999))
     assert fg.optimizers.AdaX().weight_decay is None

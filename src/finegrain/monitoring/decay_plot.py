@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from finegrain._extras import needs
-from finegrain.optimizers.decay import AdamDecay, AdaXDecay, PowerDecay
+from finegrain.optimizers.averaging import AdamDecay, AdaXDecay, PowerDecay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

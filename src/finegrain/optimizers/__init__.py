@@ -2,7 +2,7 @@
 
 from finegrain.optimizers.adaptive_moments import AdaptiveMoments, AdaX
 from finegrain.optimizers.adaptive_step_size import AdaptiveStepSize
-from finegrain.optimizers.decay import AdamDecay, AdaXDecay, DecayPolicy, PowerDecay
+from finegrain.optimizers.averaging import AdamDecay, AdaXDecay, DecayPolicy, PowerDecay
 from finegrain.optimizers.exponentiated_gradient import ExponentiatedGradient
 from finegrain.per_weight.nonfinite import NonFiniteGradientError
 from finegrain.per_weight.optimizer import PerWeight

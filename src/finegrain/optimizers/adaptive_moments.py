@@ -11,7 +11,8 @@ from keras import ops
 
 from finegrain._backend import backend
 from finegrain._checks import checked_positive, finite
-from finegrain.optimizers.decay import (
+from finegrain._deprecated import warn
+from finegrain.optimizers.averaging import (
     AdamDecay,
     AdaXDecay,
     NotMeantError,
@@ -24,7 +25,7 @@ from finegrain.per_weight.slots import add_precise_slot, precise_dtype
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class AdaptiveMoments(keras.optimizers.Optimizer):
-    r"""Steps of a momentum divided by the root of an averaged square, by any decay policy.
+    r"""Steps of a momentum divided by the root of an averaged square, averaged by any policy.
 
     $$m_t = m_{t-1} + (1 - \beta_1)(g_t - m_{t-1}), \qquad
       \hat v_t = \hat v_{t-1} + w_t (g_t^2 - \hat v_{t-1}),$$
@@ -38,8 +39,9 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     Args:
         learning_rate: A float, a Keras `LearningRateSchedule` or a function without arguments.
         beta_1: How much of the momentum a step keeps, in [0, 1).
-        decay: A policy, `AdamDecay(0.999)` by default; or a function that takes the step (a
-            float32 scalar tensor, 1 at first) and returns a weight in [0, 1], 1 at the first step.
+        averaging: How squared gradients are averaged: a policy, `AdamDecay(0.999)` by default; or
+            a function that takes the step (a float32 scalar tensor, 1 at first) and returns the
+            weight of the newest one in [0, 1], 1 at the first step.
         epsilon: A number > 0, of the unit of a gradient (of its square, with `epsilon_inside`).
         momentum_correction: Whether the momentum is divided by $1 - \beta_1^t$. Without, the first
             steps are small: a tenth of the learning rate at the first, with $\beta_1$ = 0.9.
@@ -54,14 +56,14 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
             `loss_scale_factor`, `gradient_accumulation_steps`.
 
     Raises:
-        TypeError: if `decay` is no function, or gives no scalars.
-        ValueError: if an argument is out of range, or `decay` gives no weights.
+        TypeError: if `averaging` is no function, or gives no scalars.
+        ValueError: if an argument is out of range, or `averaging` gives no weights.
 
     Example:
     >>> import keras, finegrain as fg
     >>> weight = keras.Variable([1.0, 1.0], name="w")
-    >>> decay = fg.optimizers.PowerDecay(0.8)
-    >>> optimizer = fg.optimizers.AdaptiveMoments(0.1, decay=decay)
+    >>> averaging = fg.optimizers.PowerDecay(0.8)
+    >>> optimizer = fg.optimizers.AdaptiveMoments(0.1, averaging=averaging)
     >>> for gradient in ([1.0, 4.0], [1.0, -4.0]):
     ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
     >>> print(keras.ops.convert_to_numpy(weight).round(4))
@@ -87,7 +89,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         self,
         learning_rate: Any = 0.001,
         beta_1: float = 0.9,
-        decay: Callable[[Any], Any] | None = None,
+        averaging: Callable[[Any], Any] | None = None,
         epsilon: float = 1e-7,
         momentum_correction: bool = True,
         *,
@@ -97,6 +99,9 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         name: str | None = "adaptive_moments",
         **kwargs: Any,
     ) -> None:
+        if "decay" in kwargs:
+            warn("AdaptiveMoments(decay=...)", "averaging=...")
+            averaging = kwargs.pop("decay")
         super().__init__(
             learning_rate=learning_rate, weight_decay=weight_decay, name=name, **kwargs
         )
@@ -104,7 +109,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         if number is None or not 0 <= number < 1:
             raise ValueError(f"`beta_1` should be a number in [0, 1). Received: beta_1={beta_1!r}")
         self.beta_1 = number
-        self.decay = checked_policy(AdamDecay() if decay is None else decay)
+        self.averaging = checked_policy(AdamDecay() if averaging is None else averaging)
         self.epsilon = checked_positive("epsilon", epsilon)
         self.momentum_correction = bool(momentum_correction)
         self.epsilon_inside = bool(epsilon_inside)
@@ -121,7 +126,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     def _weight_and_rate(self, learning_rate: Any) -> tuple[Any, Any]:
         """The policy's weight and the rate of the corrected momentum, both float32 scalars."""
         step = ops.cast(self.iterations + 1, "float32")
-        weight = ops.cast(self.decay(step), "float32")
+        weight = ops.cast(self.averaging(step), "float32")
         if self.min_weight:
             weight = ops.maximum(weight, self.min_weight)
         rate = ops.cast(learning_rate, "float32")
@@ -170,7 +175,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         """The arguments that make an equal optimizer."""
         return super().get_config() | {
             "beta_1": self.beta_1,
-            "decay": keras.saving.serialize_keras_object(self.decay),
+            "averaging": keras.saving.serialize_keras_object(self.averaging),
             "epsilon": self.epsilon,
             "momentum_correction": self.momentum_correction,
             "epsilon_inside": self.epsilon_inside,
@@ -183,8 +188,12 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     ) -> AdaptiveMoments:
         """The optimizer that `get_config` describes."""
         config = dict(config)
-        if isinstance(config.get("decay"), dict):
-            config["decay"] = keras.saving.deserialize_keras_object(config["decay"], custom_objects)
+        if "decay" in config:  # as the first release called it
+            config["averaging"] = config.pop("decay")
+        if isinstance(config.get("averaging"), dict):
+            config["averaging"] = keras.saving.deserialize_keras_object(
+                config["averaging"], custom_objects
+            )
         # What the first release took is restored, also where it is refused by now.
         min_weight = config.pop("min_weight", 0.0)
         optimizer = super().from_config(config, custom_objects)
@@ -278,7 +287,7 @@ class AdaX(AdaptiveMoments):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
         config = super().get_config()
-        for fixed in ("decay", "momentum_correction", "epsilon_inside"):
+        for fixed in ("averaging", "momentum_correction", "epsilon_inside"):
             del config[fixed]
         return config | {"beta_2": self.beta_2}
 

@@ -1,4 +1,4 @@
-"""Decay policies: how much the second moment of a gradient listens to each step."""
+"""How squared gradients are averaged: what the newest one weighs at each step."""
 
 from __future__ import annotations
 
@@ -245,24 +245,24 @@ def warn_of(error: NotMeantError) -> None:
     warnings.warn(f"Restored as it was saved, though not to be advised: {error}", stacklevel=3)
 
 
-def checked_policy(decay: Any) -> Callable[[Any], Any]:
-    """`decay`, if it behaves as a policy at some steps from 1 to ten millions."""
-    if not callable(decay) or isinstance(decay, type):
+def checked_policy(averaging: Any) -> Callable[[Any], Any]:
+    """`averaging`, if it behaves as a policy at some steps from 1 to ten millions."""
+    if not callable(averaging) or isinstance(averaging, type):
         raise TypeError(
-            "`decay` should be a policy, such as AdamDecay(0.999), or a function of the step that "
-            f"returns a weight in [0, 1]. Received: decay={decay!r}"
+            "`averaging` should be a policy, such as AdamDecay(0.999), or a function of the step "
+            f"that returns a weight in [0, 1]. Received: averaging={averaging!r}"
         )
     for step in CHECKED_STEPS:
-        weight = _value(decay, step)
+        weight = _value(averaging, step)
         if weight is None:
             break
         if not 0 <= weight <= 1 or (step == 1 and abs(weight - 1) > 1e-6):
             rule = "1 at step 1" if step == 1 else "in [0, 1] at each step"
             raise ValueError(
-                f"`decay` should give the weight of the step's squared gradient, which is {rule}. "
-                f"Received: decay={decay!r}, which gives {weight!r} at step {step}"
+                "`averaging` should give the weight of the step's squared gradient, which is "
+                f"{rule}. Received: averaging={averaging!r}, which gives {weight!r} at step {step}"
             )
-    return decay
+    return averaging
 
 
 def checked_min_weight(min_weight: Any) -> float:
@@ -282,17 +282,17 @@ def checked_min_weight(min_weight: Any) -> float:
     return number
 
 
-def _value(decay: Callable[[Any], Any], step: int) -> float | None:
+def _value(averaging: Callable[[Any], Any], step: int) -> float | None:
     """The weight at `step`; `None` where a compiled function is being traced by JAX."""
     with backend.outside_of_graphs():
-        weight = decay(_float(step))
+        weight = averaging(_float(step))
         if backend.is_compiling(weight):
             return None
         number = np.asarray(ops.convert_to_numpy(weight))
         if number.shape != () or number.dtype.kind not in "fiu":
             raise TypeError(
-                "`decay` should take the step, a float32 scalar, and return a scalar. "
-                f"Received: decay={decay!r}, which gives {weight!r} at step {step}"
+                "`averaging` should take the step, a float32 scalar, and return a scalar. "
+                f"Received: averaging={averaging!r}, which gives {weight!r} at step {step}"
             )
         return float(number)
 

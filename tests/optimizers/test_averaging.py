@@ -128,7 +128,7 @@ def test_what_the_first_release_saved(kind, config):
 )
 def test_functions_that_give_no_weights(decay, rule):
     with pytest.raises(ValueError, match=rule):
-        AdaptiveMoments(decay=decay)
+        AdaptiveMoments(averaging=decay)
 
 
 class Half(DecayPolicy):
@@ -143,20 +143,20 @@ class Half(DecayPolicy):
 
 def test_policies_of_a_users_own_are_checked():
     with pytest.raises(ValueError, match="1 at step 1"):
-        AdaptiveMoments(decay=Half())
+        AdaptiveMoments(averaging=Half())
 
 
 @pytest.mark.parametrize("decay", [0.999, "adam", AdamDecay])
 def test_what_is_no_function(decay):
     with pytest.raises(TypeError, match="should be a policy, such as AdamDecay"):
-        AdaptiveMoments(decay=decay)
+        AdaptiveMoments(averaging=decay)
 
 
 @pytest.mark.parametrize("decay", [lambda t: [1.0, 1.0], lambda t: "1", lambda t: t > 0])
 def test_functions_that_give_no_scalars(decay):
     with pytest.raises(TypeError, match="and return a scalar"):
-        AdaptiveMoments(decay=decay)
+        AdaptiveMoments(averaging=decay)
 
 
 def test_a_function_may_give_a_number():
-    assert AdaptiveMoments(decay=lambda t: 1.0).decay(3) == 1.0
+    assert AdaptiveMoments(averaging=lambda t: 1.0).averaging(3) == 1.0
