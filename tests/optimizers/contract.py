@@ -47,7 +47,11 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
         ("lamb", optimizers.Lamb, {}),
         ("muon", optimizers.Muon, {}),
         ("schedule_free_adamw", optimizers.ScheduleFreeAdamW, {"weight_decay": 0.05}),
-        ("adaptive_moments", fg.optimizers.AdaptiveMoments, {"decay": fg.optimizers.PowerDecay()}),
+        (
+            "adaptive_moments",
+            fg.optimizers.AdaptiveMoments,
+            {"averaging": fg.optimizers.PowerDecay()},
+        ),
         ("adax", fg.optimizers.AdaX, {"weight_decay": 0.05}),
         ("exponentiated_gradient", fg.optimizers.ExponentiatedGradient, {}),
         ("adaptive_step_size", step_size, {"mode": "sign"}),

@@ -274,7 +274,7 @@ def test_config_has_the_rates_as_they_are_now():
     """A base rate and a multiplier that were changed at run time are in the config."""
     optimizer = fg.PerWeight(OPTIMIZERS["adam"](), groups(0.1))
     optimizer.learning_rate = 0.5
-    optimizer.set_multiplier("encoder", 0.25)
+    optimizer.set("encoder", learning_rate_multiplier=0.25)
     again = fg.PerWeight.from_config(optimizer.get_config())
     rates = [row["effective_learning_rate"] for row in again.describe(mlp()).to_dicts()]
     assert rates == [0.125, 0.5, 0.5, 0.5]

@@ -134,7 +134,7 @@ class TestToDicts:
     def test_after_a_change_at_run_time(self):
         """It shows multipliers and base rate as they are now."""
         optimizer = optimizer_with(rule("bias", 2))
-        optimizer.set_multiplier("bias", 4)
+        optimizer.set("bias", learning_rate_multiplier=4)
         optimizer.learning_rate = 0.25
         rows = optimizer.describe(small_model()).to_dicts()
         assert [row["learning_rate_multiplier"] for row in rows] == [1, 4, 1, 4]

@@ -57,9 +57,9 @@ WAYS = {
 every_way = pytest.mark.parametrize("way", WAYS)
 
 RELEASES = {
-    "multiplier": lambda optimizer: optimizer.set_multiplier("head", 1.0),
-    "rate": lambda optimizer: optimizer.set_learning_rate("head", LEARNING_RATE),
-    "trainable": lambda optimizer: optimizer.set_trainable("head", True),
+    "multiplier": lambda optimizer: optimizer.set("head", learning_rate_multiplier=1.0),
+    "rate": lambda optimizer: optimizer.set("head", learning_rate=LEARNING_RATE),
+    "trainable": lambda optimizer: optimizer.set("head", trainable=True),
 }
 RELEASE_OF_TRAINABLE_BY_MULTIPLIER = "trainable-by-multiplier"
 
@@ -195,8 +195,8 @@ class TestStill:
         optimizer = fg.PerWeight(optimizers.SGD(0.5), rules)
         apply(optimizer, weights, [[1.0], [1.0]])
         assert [float(v[0]) for v in values(weights)] == [0.0, -0.5]
-        optimizer.set_trainable("on", False)
-        optimizer.set_multiplier("a", 1.0)
+        optimizer.set("on", trainable=False)
+        optimizer.set("a", learning_rate_multiplier=1.0)
         apply(optimizer, weights, [[1.0], [1.0]])
         assert [float(v[0]) for v in values(weights)] == [0.0, -0.5]
 
@@ -280,7 +280,7 @@ class TestGradientsOfHeldWeights:
             optimizers.SGD(0.5), [fg.Rule("head", trainable=False)], nonfinite="skip"
         )
         for trainable, skipped in [(False, 0), (True, 1), (False, 1), (True, 2)]:
-            optimizer.set_trainable("head", trainable)
+            optimizer.set("head", trainable=trainable)
             apply(optimizer, weights, [[1.0], [np.inf]])
             assert optimizer.skipped_steps == skipped
         assert [float(v[0]) for v in values(weights)] == [-1.0, 1.0]
@@ -293,7 +293,7 @@ class TestGradientsOfHeldWeights:
 
         class Release(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
-                self.model.optimizer.set_trainable("head", epoch == 1)
+                self.model.optimizer.set("head", trainable=epoch == 1)
 
         start = values(model.weights)
         x, y = [X, np.nan * X], Y[:, :1]
@@ -327,7 +327,7 @@ class TestGradientsOfHeldWeights:
             [fg.Rule("head", trainable=True)],
         )
         apply(optimizer, weights, [[0.5], [30.0]])
-        optimizer.set_trainable("head", False)
+        optimizer.set("head", trainable=False)
         apply(optimizer, weights, [[0.5], [30.0]])
         assert [float(v[0]) for v in values(weights)] == [-0.5, 0.0]
 
@@ -413,9 +413,9 @@ class TestRelease:
                 RELEASES[way](model.optimizer)
             if step == 3:
                 if way == "multiplier":
-                    model.optimizer.set_multiplier("head", 0)
+                    model.optimizer.set("head", learning_rate_multiplier=0)
                 else:
-                    model.optimizer.set_trainable("head", False)
+                    model.optimizer.set("head", trainable=False)
             model.optimizer.apply(gradients, model.weights)
             if step in (1, 2, 4, 5):
                 alone.apply(gradients[2:], plain.weights[2:])
@@ -481,10 +481,10 @@ class TestRelease:
         model.compile(optimizer, mean_output, jit_compile=JIT)
         ones = np.ones((4, 1), "float32")
         model.fit(ones, ones, verbose=0)
-        optimizer.set_multiplier("bias", 0.25)
+        optimizer.set("bias", learning_rate_multiplier=0.25)
         model.fit(ones, ones, verbose=0)
         assert [float(v.reshape(())) for v in values(model.weights)] == [-1.0, -0.125]
-        optimizer.set_multiplier("bias", 0)
+        optimizer.set("bias", learning_rate_multiplier=0)
         model.fit(ones, ones, verbose=0)
         assert [float(v.reshape(())) for v in values(model.weights)] == [-1.5, -0.125]
 
@@ -529,7 +529,7 @@ class TestRelease:
         encoder, head = (OPTIMIZERS["sgd_momentum"](**arguments) for _ in range(2))
         for call, gradients in enumerate(random_gradients(model.weights, 4)):
             if call == 2:
-                model.optimizer.set_trainable("head", True)
+                model.optimizer.set("head", trainable=True)
             model.optimizer.apply(gradients, model.weights)
             encoder.apply(gradients[:2], alone.weights[:2])
             if call >= 2:
@@ -598,11 +598,11 @@ class TestConstraints:
         optimizer = fg.PerWeight(OPTIMIZERS["sgd"](), HOLD_HEAD, nonfinite=policy)
         model = self.model(optimizer, jit=True)
         train(model)
-        optimizer.set_trainable("head", True)
+        optimizer.set("head", trainable=True)
         train(model)
         head = values(model.weights)[2]
         np.testing.assert_allclose(np.square(head).sum(axis=0), 1, rtol=1e-5)
-        optimizer.set_trainable("head", False)
+        optimizer.set("head", trainable=False)
         train(model)
         np.testing.assert_array_equal(values(model.weights)[2], head)
 
@@ -629,9 +629,9 @@ class TestMultiplierOne:
             OPTIMIZERS["adam"](), [fg.Rule("head", learning_rate_multiplier=1)]
         )
         with pytest.raises(ValueError, match=r"make the rule with `trainable=True`\. Received"):
-            optimizer.set_multiplier("head", 0)
+            optimizer.set("head", learning_rate_multiplier=0)
         assert_bit_equal(push(compiled(optimizer)), push(compiled(OPTIMIZERS["adam"]())))
-        optimizer.set_multiplier("head", 0.5)
+        optimizer.set("head", learning_rate_multiplier=0.5)
 
     @pytest.mark.parametrize("jit", [False, True], ids=["eager", "compiled"])
     def test_set_to_zero_with_trainable(self, jit):
@@ -640,12 +640,12 @@ class TestMultiplierOne:
         model = compiled(fg.PerWeight(OPTIMIZERS["adam"](), rules), jit=jit)
         train(model)
         before, stored = values(model.weights), of_head(state(model.optimizer))
-        model.optimizer.set_multiplier("head", 0)
+        model.optimizer.set("head", learning_rate_multiplier=0)
         train(model)
         assert_same(of_head(state(model.optimizer)), stored)
         still = [np.array_equal(*p) for p in zip(before, values(model.weights), strict=True)]
         assert still == [False, False, True, True]
-        model.optimizer.set_multiplier("head", 1.0)
+        model.optimizer.set("head", learning_rate_multiplier=1.0)
         train(model)
         assert state(model.optimizer)["head|kernel:step:iterations"] == 8
         assert not any(map(np.array_equal, before, values(model.weights)))
@@ -665,7 +665,7 @@ class TestResumeWhileHeld:
             train(one)
             for start, now in zip(values(mlp().weights)[2:], values(one.weights)[2:], strict=True):
                 np.testing.assert_array_equal(start, now)
-            one.optimizer.set_trainable("head", True)
+            one.optimizer.set("head", trainable=True)
             train(one)
         assert_moved(model)
         assert_bit_equal(loaded, model)
@@ -678,8 +678,8 @@ class TestResumeWhileHeld:
             fg.Rule("head", trainable=False),
         ]
         model = train(compiled(fg.PerWeight(OPTIMIZERS["adam"](), rules)))
-        model.optimizer.set_multiplier("encoder", 0)
-        model.optimizer.set_trainable("head", True)
+        model.optimizer.set("encoder", learning_rate_multiplier=0)
+        model.optimizer.set("head", trainable=True)
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         before = values(loaded.weights)
@@ -695,6 +695,6 @@ class TestResumeWhileHeld:
         free = compiled(fg.PerWeight(OPTIMIZERS["sgd_momentum"]()))
         free.optimizer.build(free.weights)
         free.load_weights(tmp_path / "held.weights.h5")
-        held_run.optimizer.set_trainable("head", True)
+        held_run.optimizer.set("head", trainable=True)
         assert_bit_equal(train(free), train(held_run))
         assert_moved(free)

@@ -81,28 +81,28 @@ class TestSetMultiplier:
         """The rule goes by its name, and by any expression that it selects by."""
         model = unit_slope([rule(["bias$", "nothing|bias"], 0.5, name="slow")])
         assert moved_by(model) == [0.5, 0.25]
-        model.optimizer.set_multiplier(called, 2.0)
+        model.optimizer.set(called, learning_rate_multiplier=2.0)
         assert moved_by(model) == [0.5, 1.0]
 
     def test_before_the_optimizer_is_built(self):
         """The number holds from the first step on."""
         model = unit_slope([rule("bias", 0.5)])
-        model.optimizer.set_multiplier("bias", 4)
+        model.optimizer.set("bias", learning_rate_multiplier=4)
         assert moved_by(model) == [0.5, 2.0]
 
     def test_equal_default_names(self):
         """Rules that select alike are set together by that name, and each by its number."""
         rules = [rule("kernel", 2.0), rule("bias", 2.0), rule("kernel", 0.5)]
         optimizer = fg.PerWeight("sgd", rules)
-        optimizer.set_multiplier("kernel", 3.0)
+        optimizer.set("kernel", learning_rate_multiplier=3.0)
         assert multipliers(optimizer) == [3.0, 2.0, 3.0]
-        optimizer.set_multiplier("kernel#2", 4.0)
+        optimizer.set("kernel#2", learning_rate_multiplier=4.0)
         assert multipliers(optimizer) == [3.0, 2.0, 4.0]
 
     def test_a_rule_of_equal_name_without_the_number(self):
         """Of two rules of one name, that which has the number is set."""
         model = unit_slope([rule("bias", 2.0), fg.Rule("bias", weight_decay=0.0)])
-        model.optimizer.set_multiplier("bias", 0.5)
+        model.optimizer.set("bias", learning_rate_multiplier=0.5)
         assert moved_by(model) == [0.5, 0.25]
 
     def test_a_shadowed_rule(self):
@@ -110,7 +110,7 @@ class TestSetMultiplier:
         model = unit_slope([rule("bias", 2.0), rule("head", 4.0)])
         fit_ones(model)
         with pytest.raises(ValueError, match="a later rule decides") as error:
-            model.optimizer.set_multiplier("bias", 8.0)
+            model.optimizer.set("bias", learning_rate_multiplier=8.0)
         assert "Received" in str(error.value)
         assert moved_by(model) == [2.0, 2.0]
 
@@ -118,7 +118,7 @@ class TestSetMultiplier:
         """It cannot be set, and goes on."""
         model = unit_slope([rule("bias", schedule(1.0, 4.0))])
         with pytest.raises(ValueError, match="a schedule as `learning_rate_multiplier`"):
-            model.optimizer.set_multiplier("bias", 8.0)
+            model.optimizer.set("bias", learning_rate_multiplier=8.0)
         assert moved_by(model, 2) == [1.0, 2.5]
 
     @pytest.mark.parametrize(
@@ -126,34 +126,34 @@ class TestSetMultiplier:
         [
             ({"weight_decay": 0.1}, "no `learning_rate_multiplier` to set: give it one"),
             ({"gradient": fg.gradients.Sign()}, "no `learning_rate_multiplier` to set: give it"),
-            ({"learning_rate": 0.1}, "`learning_rate`, which `set_learning_rate` sets"),
-            ({"optimizer": "adam"}, "`learning_rate`, which `set_learning_rate` sets"),
+            ({"learning_rate": 0.1}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
+            ({"optimizer": "adam"}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
         ],
     )
     def test_a_rule_without_one(self, other, cure):
         """The message says what to give it, or what to call."""
         optimizer = fg.PerWeight("sgd", [fg.Rule("bias", **other)])
         with pytest.raises(ValueError, match=cure):
-            optimizer.set_multiplier("bias", 2.0)
+            optimizer.set("bias", learning_rate_multiplier=2.0)
 
     def test_an_unknown_name(self):
         """The message lists the rules, whatever they select by."""
         optimizer = fg.PerWeight("sgd", [rule(mlp().layers[-1]), rule(always, name="all")])
         with pytest.raises(ValueError, match=r"\['head', 'all'\]\. Received: 'heads'"):
-            optimizer.set_multiplier("heads", 2.0)
+            optimizer.set("heads", learning_rate_multiplier=2.0)
 
     def test_an_unknown_name_beside_a_variable(self):
         """So it does where a rule selects by a variable."""
         optimizer = fg.PerWeight("sgd", [rule(variables(head=[0.0])[0])])
         with pytest.raises(ValueError, match=r"\['head'\]\. Received: 'heads'"):
-            optimizer.set_multiplier("heads", 2.0)
+            optimizer.set("heads", learning_rate_multiplier=2.0)
 
     def test_by_pattern_beside_a_variable(self):
         """A rule that selects by a variable does not stand in the way of another."""
         weights = variables(a=[0.0], b=[0.0])
         rules = [rule(weights[0], 2.0), rule("b", 2.0, name="second")]
         optimizer = fg.PerWeight(optimizers.SGD(1.0), rules)
-        optimizer.set_multiplier("b", 4.0)
+        optimizer.set("b", learning_rate_multiplier=4.0)
         apply(optimizer, weights, [[1.0], [1.0]])
         assert [float(v[0]) for v in values(weights)] == [-2.0, -4.0]
 
@@ -162,8 +162,8 @@ class TestSetMultiplier:
         model = mlp()
         rules = [rule(model.layers[-1], 2.0), rule(model.weights[0], 2.0)]
         optimizer = fg.PerWeight("sgd", rules)
-        optimizer.set_multiplier("head", 3.0)
-        optimizer.set_multiplier("encoder/kernel", 4.0)
+        optimizer.set("head", learning_rate_multiplier=3.0)
+        optimizer.set("encoder/kernel", learning_rate_multiplier=4.0)
         assert multipliers(optimizer) == [3.0, 4.0]
 
 
@@ -182,7 +182,7 @@ class TestSetLearningRate:
         assert moved_by(model) == [0.5, 0.25]
         model.optimizer.learning_rate = 2.0
         assert moved_by(model) == [2.0, 0.25]
-        model.optimizer.set_learning_rate("bias", 1.0)
+        model.optimizer.set("bias", learning_rate=1.0)
         assert moved_by(model) == [2.0, 1.0]
         scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr / 4)
         before = kernel_and_bias(model)
@@ -193,16 +193,16 @@ class TestSetLearningRate:
         """So it is with the rate of an optimizer that a rule gives."""
         model = unit_slope([fg.Rule("bias", optimizer=optimizers.SGD(0.25), name="own")])
         assert moved_by(model) == [0.5, 0.25]
-        model.optimizer.set_learning_rate("own", 2.0)
+        model.optimizer.set("own", learning_rate=2.0)
         assert moved_by(model) == [0.5, 2.0]
 
     @pytest.mark.selected("nan", "fast")
-    @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "fast", None, True])
+    @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "fast", True])
     def test_to_nonsense(self, bad):
         """A number that is finite and not negative, or an error that leaves all as it was."""
         model = unit_slope([fg.Rule("bias", learning_rate=0.25)])
         with pytest.raises((ValueError, TypeError), match=r"`learning_rate`.*>= 0.*Received"):
-            model.optimizer.set_learning_rate("bias", bad)
+            model.optimizer.set("bias", learning_rate=bad)
         assert moved_by(model) == [0.5, 0.25]
 
     def test_errors(self):
@@ -214,41 +214,41 @@ class TestSetLearningRate:
         ]
         optimizer = fg.PerWeight("sgd", rules)
         with pytest.raises(ValueError, match="no `learning_rate` to set"):
-            optimizer.set_learning_rate("kernel", 1.0)
+            optimizer.set("kernel", learning_rate=1.0)
         with pytest.raises(ValueError, match="a schedule as `learning_rate`"):
-            optimizer.set_learning_rate("bias", 1.0)
+            optimizer.set("bias", learning_rate=1.0)
         with pytest.raises(ValueError, match=r"cannot be set|no `learning_rate` to set"):
-            optimizer.set_learning_rate("head", 1.0)
+            optimizer.set("head", learning_rate=1.0)
         with pytest.raises(ValueError, match="No rule has this name"):
-            optimizer.set_learning_rate("nobody", 1.0)
+            optimizer.set("nobody", learning_rate=1.0)
 
 
 class TestSetTrainable:
-    @pytest.mark.parametrize("bad", [1, 0.0, "yes", None])
+    @pytest.mark.parametrize("bad", [1, 0.0, "yes"])
     def test_to_no_bool(self, bad):
         """It says what it takes."""
         optimizer = fg.PerWeight("sgd", [fg.Rule("bias", trainable=False)])
         with pytest.raises(TypeError, match="True or False"):
-            optimizer.set_trainable("bias", bad)
+            optimizer.set("bias", trainable=bad)
 
     def test_numpys_bool(self):
         """A bool of NumPy's is one."""
         model = unit_slope([fg.Rule("bias", trainable=False)])
-        model.optimizer.set_trainable("bias", np.True_)
+        model.optimizer.set("bias", trainable=np.True_)
         assert moved_by(model) == [0.5, 0.5]
 
     def test_of_a_rule_that_does_not_name_it(self):
         """The message says what to give it."""
         optimizer = fg.PerWeight("sgd", [rule("bias", 0)])
         with pytest.raises(ValueError, match="no `trainable` to set"):
-            optimizer.set_trainable("bias", True)
+            optimizer.set("bias", trainable=True)
 
     def test_a_shadowed_rule(self):
         """Where a later rule says it for all its weights, it would change nothing."""
         model = unit_slope([fg.Rule("bias", trainable=False), fg.Rule("head", trainable=True)])
         fit_ones(model)
         with pytest.raises(ValueError, match="a later rule decides"):
-            model.optimizer.set_trainable("bias", True)
+            model.optimizer.set("bias", trainable=True)
 
 
 class TestOwnOptimizers:
@@ -327,7 +327,7 @@ class TestOwnOptimizers:
         own = optimizers.SGD(0.25, momentum=0.5)
         rules = [fg.Rule(name, optimizer=own) for name in ("kernel", "bias")]
         model = unit_slope(rules)
-        model.optimizer.set_learning_rate("kernel", 1.0)
+        model.optimizer.set("kernel", learning_rate=1.0)
         assert moved_by(model) == [1.0, 0.25]
         again = fg.PerWeight.from_config(model.optimizer.get_config())
         again.build(unit_slope_model().weights)
@@ -361,8 +361,8 @@ class TestOwnOptimizers:
         ]
         model = compiled(fg.PerWeight(OPTIMIZERS["sgd_momentum"](), rules))
         if changed:
-            model.optimizer.set_learning_rate("bias", 0.3)
-            model.optimizer.set_multiplier("bias", 0.7)
+            model.optimizer.set("bias", learning_rate=0.3)
+            model.optimizer.set("bias", learning_rate_multiplier=0.7)
         push(model)
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -486,10 +486,10 @@ class TestChangedAndSaved:
             fg.Rule("bias", trainable=True, name="offsets"),
         ]
         optimizer = fg.PerWeight(optimizers.SGD(1.0), rules)
-        optimizer.set_multiplier("encoder", 0.25)
-        optimizer.set_learning_rate("head/kernel", 0.2)
-        optimizer.set_learning_rate("head/bias", 0.4)
-        optimizer.set_trainable("offsets", False)
+        optimizer.set("encoder", learning_rate_multiplier=0.25)
+        optimizer.set("head/kernel", learning_rate=0.2)
+        optimizer.set("head/bias", learning_rate=0.4)
+        optimizer.set("offsets", trainable=False)
         again = fg.PerWeight.from_config(optimizer.get_config())
         assert again.get_config() == optimizer.get_config()
         model = mlp()
@@ -502,7 +502,7 @@ class TestChangedAndSaved:
     def test_a_multiplier_of_a_rule_that_says_trainable_only(self, trainable, value):
         """It is in the config, and what is made of it can be held and released likewise."""
         optimizer = fg.PerWeight(optimizers.SGD(1.0), [fg.Rule("head", trainable=trainable)])
-        optimizer.set_multiplier("head", value)
+        optimizer.set("head", learning_rate_multiplier=value)
         again = fg.PerWeight.from_config(optimizer.get_config())
         assert again.get_config() == optimizer.get_config()
         for one in (optimizer, again):
@@ -515,10 +515,10 @@ class TestChangedAndSaved:
     def test_a_rule_of_multiplier_one_that_is_held(self):
         """Held by its multiplier, a rule that says `trainable=True` is made again as it is."""
         optimizer = fg.PerWeight(optimizers.SGD(1.0), [rule("head", 1.0, trainable=True)])
-        optimizer.set_multiplier("head", 0)
+        optimizer.set("head", learning_rate_multiplier=0)
         again = fg.PerWeight.from_config(optimizer.get_config())
-        again.set_multiplier("head", 0.5)
-        again.set_multiplier("head", 0)
+        again.set("head", learning_rate_multiplier=0.5)
+        again.set("head", learning_rate_multiplier=0)
         weights = variables(head=[1.0])
         apply(again, weights, [[1.0]])
         assert values(weights)[0].tolist() == [1.0]
@@ -526,10 +526,10 @@ class TestChangedAndSaved:
     def test_a_multiplier_that_became_one(self):
         """It may be set to 0 as before, also after a file."""
         optimizer = fg.PerWeight(optimizers.SGD(1.0), [rule("head", 10.0)])
-        optimizer.set_multiplier("head", 1.0)
+        optimizer.set("head", learning_rate_multiplier=1.0)
         again = fg.PerWeight.from_config(optimizer.get_config())
         for one in (optimizer, again):
-            one.set_multiplier("head", 0.0)
+            one.set("head", learning_rate_multiplier=0.0)
 
     def test_a_checkpoint(self, tmp_path):
         """Weights and changed numbers of a file go on bit for bit."""
@@ -546,9 +546,11 @@ class TestChangedAndSaved:
 
         model, other = push(make()), make()
         model.optimizer.learning_rate = 0.5
-        model.optimizer.set_multiplier("encoder", 0.25)
-        model.optimizer.set_learning_rate("head/kernel", 0.2)
-        model.optimizer.set_multiplier("head/bias", 0.5)  # releases, at half of the rate
+        model.optimizer.set("encoder", learning_rate_multiplier=0.25)
+        model.optimizer.set("head/kernel", learning_rate=0.2)
+        model.optimizer.set(
+            "head/bias", learning_rate_multiplier=0.5
+        )  # releases, at half of the rate
         model.save_weights(tmp_path / "model.weights.h5")
         other.load_weights(tmp_path / "model.weights.h5")
         before = values(other.weights)
@@ -671,7 +673,7 @@ class TestCallbacks:
         model = unit_slope([rule("bias", 4.0)])
         path = str(tmp_path / "model.keras")
         scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: [0.5, 0.25][epoch])
-        change = At(1, lambda optimizer: optimizer.set_multiplier("bias", 2.0))
+        change = At(1, lambda optimizer: optimizer.set("bias", learning_rate_multiplier=2.0))
         fit_ones(model, 2, [scheduler, change, keras.callbacks.ModelCheckpoint(path)])
         loaded = keras.models.load_model(path, custom_objects={"mean_output": mean_output})
         assert kernel_and_bias(loaded) == [-0.75, -2.5]
@@ -690,7 +692,7 @@ class TestCallbacks:
         def model():
             return compiled(fg.PerWeight(OPTIMIZERS["adam"](), groups(0.1, 2.0)), jit=True)
 
-        change = At(1, lambda optimizer: optimizer.set_multiplier("encoder", 0.5))
+        change = At(1, lambda optimizer: optimizer.set("encoder", learning_rate_multiplier=0.5))
         whole = train(model(), epochs=4, callbacks=[change])
         backup = str(tmp_path / "backup")
         broken = model()

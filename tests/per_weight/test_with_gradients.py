@@ -75,7 +75,7 @@ def test_numbers_set_before(what):
     if what == "learning_rate":
         inner.learning_rate = 4.0
     else:
-        inner.set_multiplier("w0", 4.0)
+        inner.set("w0", learning_rate_multiplier=4.0)
     assert step(fg.with_gradients(inner, halved), 1) == [-2.0]
 
 

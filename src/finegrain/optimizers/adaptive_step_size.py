@@ -245,7 +245,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
                     second=[self._second_slots[i] for i in indices] if self._second_slots else [],
                 )
             )
-            if self.weight_decay:
+            if self.weight_decay is not None:
                 before = self._decayed(variables, before)
             lists.assign(variables, lists.sums(before, moves))
 

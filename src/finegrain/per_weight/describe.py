@@ -263,6 +263,8 @@ def reports(
         multiplier, rate, moves = seen[outcome.group]
         template = book.template_of(outcome)
         decay = outcome.weight_decay
+        if outcome.decay is not None:
+            decay = book.rules[outcome.decay].numbers["weight_decay"].current()
         if decay is None:
             decay = template.weight_decay(weight) if selected.decays else 0.0
         transforms = [t for index in selected.rules for t in book.rules[index].rule.gradient]

@@ -31,6 +31,7 @@ from keras import ops
 
 from finegrain._backend import backend
 from finegrain._checks import checked_number
+from finegrain._deprecated import warn
 from finegrain.per_weight import checkpoint
 from finegrain.per_weight.describe import Description, WeightReport, as_float, reports
 from finegrain.per_weight.nonfinite import Guard, check_policy, host_int
@@ -106,7 +107,9 @@ class PerWeight(keras.optimizers.Optimizer):
         `raise_if_nonfinite()`. A step that is not compiled raises by itself.
 
         A rule whose multiplier is 1 changes nothing about the step, which does not even ask
-        whether it is 0. To hold its weights later, say `trainable=True` in the rule.
+        whether it is 0. To hold its weights later, say `trainable=True` in the rule. Likewise a
+        rule whose weight decay is 0 leaves decay out of the step; to let its weights decay later,
+        make it with that decay and set 0 until then.
 
         Steps are counted as Keras counts them: with gradient accumulation, `iterations` counts
         updates, while schedules and rules' schedules are given the number of batches.
@@ -381,57 +384,91 @@ class PerWeight(keras.optimizers.Optimizer):
         for template in self._book.templates():
             template.optimizer.exclude_from_weight_decay(var_list, var_names)
 
-    def set_multiplier(self, rule: str, value: float) -> None:
-        """Changes a rule's learning-rate multiplier, also between the steps of `fit`.
+    def set(
+        self,
+        rule: str,
+        *,
+        learning_rate_multiplier: float | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        trainable: bool | None = None,
+    ) -> None:
+        """Changes what a rule says, also between the steps of `fit`: all of it, or nothing.
 
         Nothing is compiled again. In a callback under `fit`, reach the optimizer as
-        `self.model.optimizer`. A rule that says `trainable` only is released by a value > 0, which
-        multiplies its weights' rate, and held again by 0.
+        `self.model.optimizer`. Only numbers that the rule named when it was made can change.
 
         Args:
             rule: The rule's name, or the regular expression that it selects by.
-            value: A finite number ≥ 0. With 0 the weights do not move and their slots do not
-                advance.
+            learning_rate_multiplier: A finite number ≥ 0; with 0 the weights do not move and their
+                slots do not advance. A rule that says `trainable` alone takes it as well.
+            learning_rate: A finite number ≥ 0: the absolute rate of the rule, or of its optimizer.
+            weight_decay: A finite number ≥ 0.
+            trainable: Whether the weights move.
 
         Raises:
-            ValueError: if no rule goes by that name, if its multiplier is a schedule, if a later
-                rule decides for all its weights, if the value is no multiplier, or if it is 0 and
-                the rule began with 1 without saying `trainable` (see the notes of the class).
+            TypeError: if `trainable` is no bool.
+            ValueError: if no rule goes by that name, if the rule does not name the property or has
+                a schedule for it, if a later rule decides for all its weights, if a value is out of
+                range or none is given; if a multiplier is 0 that began with 1 in a rule without
+                `trainable`, or a weight decay > 0 that began with 0 (see the notes of the class).
+
+        Example:
+        >>> import finegrain as fg
+        >>> optimizer = fg.PerWeight("adam", [
+        ...     fg.Rule("head", learning_rate_multiplier=1.0, trainable=True)])
+        >>> optimizer.set("head", learning_rate_multiplier=10.0, trainable=False)
+        >>> optimizer.get("head")
+        {'learning_rate_multiplier': 10.0, 'trainable': False}
         """
+        given = {
+            "learning_rate_multiplier": learning_rate_multiplier,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+        }
+        values = {n: checked_number(n, value) for n, value in given.items() if value is not None}
+        if trainable is not None:
+            if not isinstance(trainable, (bool, np.bool_)):
+                raise TypeError(
+                    f"`trainable` should be True or False. Received: trainable={trainable!r}"
+                )
+            values["trainable"] = float(trainable)
+        if not values:
+            raise ValueError(
+                f"`set` changes what it is given, such as set({rule!r}, trainable=False). "
+                "Received: nothing"
+            )
+        outcomes = [group.outcome for group in self._partition.groups]
+        for number, value in self._book.changes(rule, values, outcomes):
+            number.assign(value)
+
+    def get(self, rule: str) -> dict[str, float | bool]:
+        """What a rule says now of the properties that `set` can change; of a schedule its value.
+
+        Args:
+            rule: The rule's name, or the regular expression that it selects by. If several rules
+                go by it, the last one is meant, which decides.
+
+        Raises:
+            ValueError: if no rule goes by that name.
+        """
+        return self._book.values_of(rule)
+
+    def set_multiplier(self, rule: str, value: float) -> None:
+        """Does what `set(rule, learning_rate_multiplier=value)` does, till the next release."""
+        warn("PerWeight.set_multiplier", "`set(rule, learning_rate_multiplier=...)`")
         value = checked_number("learning_rate_multiplier", value)
-        self._set_number("learning_rate_multiplier", rule, value, "trainable")
+        self.set(rule, learning_rate_multiplier=value)
 
     def set_learning_rate(self, rule: str, value: float) -> None:
-        """Changes the absolute learning rate of a rule, or of its own optimizer.
-
-        Args:
-            rule: The rule's name, or the regular expression that it selects by.
-            value: A finite number ≥ 0.
-
-        Raises:
-            ValueError: if no rule goes by that name, if it has no rate of its own or a schedule,
-                or if the value is no rate.
-        """
-        self._set_number("learning_rate", rule, checked_number("learning_rate", value))
+        """Does what `set(rule, learning_rate=value)` does, till the next release."""
+        warn("PerWeight.set_learning_rate", "`set(rule, learning_rate=...)`")
+        self.set(rule, learning_rate=checked_number("learning_rate", value))
 
     def set_trainable(self, rule: str, value: bool) -> None:
-        """Releases or holds the weights of a rule that names `trainable`.
-
-        Args:
-            rule: The rule's name, or the regular expression that it selects by.
-            value: Whether the weights move.
-
-        Raises:
-            ValueError: if no rule goes by that name, or it does not name `trainable`.
-            TypeError: if the value is not a bool.
-        """
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"`set_trainable` takes True or False. Received: {value!r}")
-        self._set_number("trainable", rule, float(value))
-
-    def _set_number(self, name: str, rule: str, value: float, otherwise: str | None = None) -> None:
-        outcomes = [group.outcome for group in self._partition.groups]
-        self._book.set_number(name, rule, value, otherwise, outcomes)
+        """Does what `set(rule, trainable=value)` does, till the next release."""
+        warn("PerWeight.set_trainable", "`set(rule, trainable=...)`")
+        self.set(rule, trainable=value)
 
     def effective_learning_rates(self) -> list[float]:
         """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
@@ -472,24 +509,28 @@ class PerWeight(keras.optimizers.Optimizer):
         super().finalize_variable_values(var_list)
         self.raise_if_nonfinite()
 
-    def describe(self, model: keras.Model) -> Description:
-        """A table of how each trainable weight of `model` learns, before or after training.
+    def describe(self, model: keras.Model | None = None) -> Description:
+        """A table of how each trainable weight learns, before or after training.
 
         Args:
-            model: A built Keras model (or layer).
+            model: A built Keras model (or layer). Without one, the weights that the optimizer was
+                built with are described.
 
         Returns:
             A `Description`: rich when printed by rich, plain text under `str`, `to_dicts()` for
             programs.
 
         Raises:
-            ValueError: if the model has no weights yet, or a selector selects none.
+            ValueError: if there are no weights yet, or a selector selects none.
         """
-        weights = model.trainable_variables
+        weights = self._trainable_variables if model is None else model.trainable_variables
         if not weights:
+            cure = "give it a model, or build the optimizer: its first step does"
+            if model is not None:
+                cure = "build it first, for example by calling it on data"
             raise ValueError(
-                "`describe` needs a model with trainable weights: build it first, for example "
-                f"by calling it on data. Received: model={model!r}"
+                f"`describe` needs a model with trainable weights: {cure}. "
+                f"Received: model={model!r}"
             )
         reports = self._reports(weights)
         rules = [live.rule for live in self._book.rules]

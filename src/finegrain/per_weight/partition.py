@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -14,6 +15,7 @@ from finegrain.per_weight.places import match_weights, places
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import states
 from finegrain.rules.rule import Outcome, select_weights
+from finegrain.rules.template import DECAYS
 
 
 class GroupLearningRate:
@@ -31,9 +33,12 @@ class GroupLearningRate:
 class Group:
     """Weights that one optimizer moves, since the same rules decide how."""
 
-    def __init__(self, outcome: Outcome, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(self, book: Rulebook, outcome: Outcome, name: str) -> None:
+        self.book = book
         self.outcome = outcome
-        self.optimizer = optimizer
+        rate = GroupLearningRate(book, outcome)
+        template = book.template_of(outcome)
+        self.optimizer = template.make(rate, outcome.weight_decay, name=name)
         self.weights: list[keras.Variable] = []
         # Those that `exclude_from_weight_decay` was told of.
         self.undecayed: list[keras.Variable] = []
@@ -65,10 +70,28 @@ class Group:
             decaying = weights
             if self.decays and len(weights) < len(self.weights):
                 decaying = [weight for weight in weights if optimizer._use_weight_decay(weight)]
-            if self.decays and decaying:
-                optimizer._apply_weight_decay(decaying)
-            optimizer._backend_update_step(gradients, weights, optimizer.learning_rate)
+            with self._decay_of_now():
+                if self.decays and decaying:
+                    optimizer._apply_weight_decay(decaying)
+                optimizer._backend_update_step(gradients, weights, optimizer.learning_rate)
         backend.count_one(optimizer._iterations)
+
+    @contextmanager
+    def _decay_of_now(self) -> Iterator[None]:
+        """While the optimizer has the weight decay of its rule as it is at this step."""
+        decay, optimizer = self.book.weight_decay(self.outcome), self.optimizer
+        if decay is None:
+            yield
+            return
+        names = [name for name in DECAYS if getattr(optimizer, name, None) is not None]
+        before = [getattr(optimizer, name) for name in names]
+        try:
+            for name in names:
+                setattr(optimizer, name, decay)
+            yield
+        finally:
+            for name, value in zip(names, before, strict=True):
+                setattr(optimizer, name, value)
 
 
 class Selected(NamedTuple):
@@ -358,5 +381,4 @@ def _new_group(book: Rulebook, outcome: Outcome, taken: set[str]) -> Group:
         count += 1
         name = f"{given}_{count}"
     taken.add(name)
-    rate = GroupLearningRate(book, outcome)
-    return Group(outcome, template.make(rate, outcome.weight_decay, name=name))
+    return Group(book, outcome, name)

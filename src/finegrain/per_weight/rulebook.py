@@ -94,6 +94,7 @@ class LiveRule:
             "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
             OWN_RATE: None if rule.learning_rate is None else own,
             "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
+            "weight_decay": rule.weight_decay or None,
         }
         self.numbers = {
             name: numbers.add(name, value)
@@ -226,6 +227,21 @@ class Rulebook:
         ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
         return self._remembered(("rate", outcome.group), constant, compute)
 
+    def weight_decay(self, outcome: Outcome) -> Any:
+        """The weight decay that a rule gives: a scalar tensor; on torch a float.
+
+        `None` where rules give none, or 0.
+        """
+        if outcome.decay is None:
+            return None
+        live = self.rules[outcome.decay]
+        number = live.numbers["weight_decay"]
+
+        def compute() -> Any:
+            return number.current() if backend.RUNS_EACH_STEP else number.tensor()
+
+        return self._remembered(("weight_decay", live.key), True, compute)
+
     def moves(self, outcome: Outcome) -> Any:
         """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""
         condition = None
@@ -261,91 +277,116 @@ class Rulebook:
             for number in live.numbers.values():
                 yield live, number
 
-    def set_number(
-        self,
-        name: str,
-        rule: str,
-        value: float,
-        otherwise: str | None = None,
-        outcomes: Sequence[Outcome] = (),
-    ) -> None:
-        """Sets a number of every rule that goes by `rule`.
+    def meant_by(self, rule: str) -> list[LiveRule]:
+        """The rules that go by that name, or else by that expression.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        meant = [live for live in self.rules if rule in (live.rule.name, live.key)]
+        meant = meant or [live for live in self.rules if rule in live.patterns]
+        if not meant:
+            names = [live.key for live in self.rules]
+            raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
+        return meant
+
+    def changes(
+        self, rule: str, values: dict[str, float], outcomes: Sequence[Outcome]
+    ) -> list[tuple[Number, float]]:
+        """What is to be assigned, so that every rule that goes by `rule` has these values.
 
         Args:
-            name: The property.
             rule: A rule's name, or an expression that it selects by.
-            value: The number.
-            otherwise: Another property, to be set where a rule lacks the first.
+            values: The property → its value. A rule that says `trainable` alone takes a multiplier
+                as a factor of that.
             outcomes: What the rules come to for the weights, as far as these are known.
 
         Raises:
             ValueError: if there is no such rule or number, or if it decides for no weight.
         """
-        rules = self.rules
-        meant = [live for live in rules if rule in (live.rule.name, live.key)]
-        meant = meant or [live for live in rules if rule in live.patterns]
-        if not meant:
-            names = [live.key for live in rules]
-            raise ValueError(f"No rule has this name; the rules are {names}. Received: {rule!r}")
-        kinds = [kind for kind in (name, otherwise) if kind is not None]
-        found = [
-            next((live.numbers[kind] for kind in kinds if kind in live.numbers), None)
-            for live in meant
-        ]
-        numbers = [number for number in found if number is not None]
-        if not numbers:
-            raise ValueError(
-                f"The rule {rule!r} has {_why_not(name, meant)}. "
-                f"Received: {[live.rule for live in meant]}"
-            )
-        if value == 0 and any(not live.may_hold(name) for live in meant if name in live.numbers):
-            raise ValueError(
-                f"A rule that began with a multiplier of 1 does not ask at each step whether it is "
-                f"0. To hold the weights of {rule!r} later, make the rule with `trainable=True`. "
-                f"Received: {[live.rule for live in meant]}, learning_rate_multiplier=0"
-            )
-        deciding = [
-            number
-            for live, number in zip(meant, found, strict=True)
-            if self._decides(live, number, outcomes)
-        ]
-        if outcomes and not deciding:
-            raise ValueError(
-                f"Setting `{name}` of the rule {rule!r} would change nothing: for each of its "
-                "weights a later rule decides (see `describe`). Set that rule's, or put this rule "
-                f"after it. Received: {[live.rule for live in meant]}"
-            )
-        for number in numbers:
-            number.assign(value)
+        meant = self.meant_by(rule)
+        changes: list[tuple[Number, float]] = []
+        # The multiplier comes last: of a rule that says `trainable` alone it is the whole factor.
+        for name in sorted(values, key="learning_rate_multiplier".__eq__):
+            value = values[name]
+            found = []
+            for live in meant:
+                if name in live.numbers:
+                    found.append((live, live.numbers[name], value))
+                elif name == "learning_rate_multiplier" and "trainable" in live.numbers:
+                    factor = value * values.get("trainable", 1.0)
+                    found.append((live, live.numbers["trainable"], factor))
+            if not found:
+                raise ValueError(
+                    f"The rule {rule!r} has {_why_not(name, meant)}. "
+                    f"Received: {[live.rule for live in meant]}"
+                )
+            if value == 0 and any(not live.may_hold(n.property_name) for live, n, _ in found):
+                raise ValueError(
+                    "A rule that began with a multiplier of 1 does not ask at each step whether it "
+                    f"is 0. To hold the weights of {rule!r} later, make the rule with "
+                    f"`trainable=True`. Received: {[live.rule for live in meant]}, {name}=0"
+                )
+            if outcomes and not any(self._decides(live, n, outcomes) for live, n, _ in found):
+                raise ValueError(
+                    f"Setting `{name}` of the rule {rule!r} would change nothing: for each of its "
+                    "weights a later rule decides (see `describe`). Set that rule's, or put this "
+                    f"rule after it. Received: {[live.rule for live in meant]}"
+                )
+            changes += [(number, factor) for _, number, factor in found]
+        return changes
 
-    def _decides(self, live: LiveRule, number: Number | None, outcomes: Sequence[Outcome]) -> bool:
+    def _decides(self, live: LiveRule, number: Number, outcomes: Sequence[Outcome]) -> bool:
         """Whether the rule's number has a say in any weight's learning."""
-        if number is None:
-            return False
         index = self.rules.index(live)
         for outcome in outcomes:
             own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
-            decides = outcome.trainable if number.property_name == "trainable" else outcome.rate
-            if decides == index or own_rate:
+            decides = {"trainable": outcome.trainable, "weight_decay": outcome.decay}
+            if decides.get(number.property_name, outcome.rate) == index or own_rate:
                 return True
         return False
 
+    def values_of(self, rule: str) -> dict[str, float | bool]:
+        """What the last of the rules that go by `rule` says now: property → value."""
+        live = self.meant_by(rule)[-1]
+        values: dict[str, float | bool] = {}
+        for name in SETTABLE:
+            if name in live.numbers:
+                values[name] = live.numbers[name].current()
+            elif name == "weight_decay" and live.rule.weight_decay is not None:
+                values[name] = live.rule.weight_decay
+            elif getattr(live.rule, name) is not None:
+                values[name] = float(backend.host_array(live.value(name)))
+        if "trainable" in values:
+            factor = values["trainable"]
+            values["trainable"] = factor > 0
+            if factor not in (0, 1):
+                values["learning_rate_multiplier"] = factor
+        return values
 
-SETTERS = {
-    "learning_rate_multiplier": "set_multiplier",
-    "learning_rate": "set_learning_rate",
-    "trainable": "set_trainable",
-}
+
+SETTABLE = ("learning_rate_multiplier", "learning_rate", "weight_decay", "trainable")
+"""The properties of a rule that can be set while training goes on."""
 
 
 def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
     """Why the rules have no number of that name to set, and what can be done."""
+    if name == "weight_decay" and any(live.rule.weight_decay == 0 for live in rules):
+        return (
+            "a weight decay of 0, which leaves decay out of the step: make it with the decay that "
+            "it is to have later, and set that to 0 until then"
+        )
     if any(getattr(live.rule, name) is not None for live in rules):
         return f"a schedule as `{name}`, which cannot be set"
     numbers = dict.fromkeys(other for live in rules for other in live.numbers)
-    others = [other for other in numbers if other in SETTERS]
+    others = [other for other in numbers if other in SETTABLE]
     if others:
-        instead = " or ".join(f"`{other}`, which `{SETTERS[other]}` sets" for other in others)
+        former = {"learning_rate": "set_learning_rate", "trainable": "set_trainable"}
+        instead = " or ".join(
+            f"`{other}`, which `set(rule, {other}=...)` sets"
+            + (f" (formerly `{former[other]}`)" if other in former else "")
+            for other in others
+        )
         return f"no `{name}` to set, but {instead}"
     return (
         f"no `{name}` to set: give it one when it is made, such as the value that changes nothing"

@@ -60,10 +60,10 @@ class Rule:
             one). The base rate does not touch it.
         trainable: `False` holds the weights where they are: their slots do not advance, and their
             gradients count neither in the global norm nor as non-finite.
-            `PerWeight.set_trainable` releases them. A multiplier or rate of 0 does the same.
+            `PerWeight.set` releases them. A multiplier or rate of 0 does the same.
             Statistics that a layer gathers by itself, as BatchNormalization does, go on: unlike
             `layer.trainable = False`, no rule reaches them (`PerWeight.describe` names them).
-        name: The rule's name in tables and for `PerWeight.set_multiplier`. Defaults to what it
+        name: The rule's name in tables and for `PerWeight.set`. Defaults to what it
             selects by.
 
     Raises:
@@ -125,7 +125,7 @@ class Rule:
         # Whether a multiplier that becomes 0 holds the weights. One that is 1 is left out of the
         # step, which a rule that never holds should not change.
         self.may_hold = trainable is not None or self.learning_rate_multiplier != 1.0
-        # What `set_multiplier` has made of a rule that says `trainable` only.
+        # What setting a multiplier has made of a rule that says `trainable` only.
         self.scale = 1.0
         if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
             raise ValueError(
@@ -275,24 +275,26 @@ class Outcome:
         rate: The rule that names the multiplier or the rate.
         optimizer: The rule that names the optimizer.
         trainable: The rule that names `trainable`.
-        weight_decay: The value, since equal ones are one.
+        decay: The rule that names a weight decay > 0.
+        weight_decay: Its value; 0 where a rule names that, which leaves decay out of the step.
     """
 
     rules: tuple[int, ...]
     rate: int | None
     optimizer: int | None
     trainable: int | None
+    decay: int | None
     weight_decay: float | None
 
     @property
     def group(self) -> tuple[Any, ...]:
         """What weights have in common that one optimizer can move."""
-        return (self.optimizer, self.rate, self.trainable, self.weight_decay)
+        return (self.optimizer, self.rate, self.trainable, self.decay, self.weight_decay)
 
 
 def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
     """What `rules` say of a weight that those of the indices `selected` select."""
-    rate = optimizer = trainable = weight_decay = None
+    rate = optimizer = trainable = decay = weight_decay = None
     for index in selected:
         rule = rules[index]
         if rule.learning_rate_multiplier is not None or rule.learning_rate is not None:
@@ -303,7 +305,8 @@ def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
             trainable = index
         if rule.weight_decay is not None:
             weight_decay = rule.weight_decay
-    return Outcome(tuple(selected), rate, optimizer, trainable, weight_decay)
+            decay = index if weight_decay else None
+    return Outcome(tuple(selected), rate, optimizer, trainable, decay, weight_decay)
 
 
 def select_weights(

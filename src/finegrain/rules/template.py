@@ -20,6 +20,10 @@ SHARED_ARGUMENTS: dict[str, Any] = {
 }
 
 
+DECAYS = ("weight_decay", "adam_weight_decay")
+"""What optimizers call their weight decay: the second is Muon's, for what is no matrix."""
+
+
 class Template:
     """An optimizer that has not been built, and what it was made with.
 
@@ -109,9 +113,9 @@ class Template:
         if undecayed:
             optimizer.weight_decay = None
         if weight_decay is not None:
-            optimizer.weight_decay = weight_decay or None
-            if hasattr(optimizer, "adam_weight_decay"):  # Muon's, for what is no matrix
-                optimizer.adam_weight_decay = weight_decay or None
+            for attribute in DECAYS:
+                if hasattr(optimizer, attribute):
+                    setattr(optimizer, attribute, weight_decay or None)
             return optimizer
         # What `exclude_from_weight_decay` sets is not in the config.
         for attribute in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):

@@ -1,0 +1,70 @@
+"""Names of the last release: they do what the new ones do, and say which those are."""
+
+import contextlib
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import finegrain as fg
+from optimizers.contract import rule
+
+pytestmark = pytest.mark.one_backend
+
+
+@contextlib.contextmanager
+def deprecated(pattern):
+    """Expects one warning of a name that goes, beside those that Keras's use of NumPy brings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    messages = [str(w.message) for w in caught if "goes with the next release" in str(w.message)]
+    assert len(messages) == 1, messages
+    assert re.search(pattern, messages[0]), messages
+    assert {w.category for w in caught} == {DeprecationWarning}
+    assert any(w.filename == __file__ for w in caught), [w.filename for w in caught]
+
+
+def test_frozen():
+    with deprecated(r"routing.frozen goes.* Use .*constant_weights"):
+        frozen = fg.routing.frozen
+    assert frozen is fg.routing.constant_weights
+    with pytest.raises(AttributeError, match=r"finegrain\.routing.*'thawed'"):
+        fg.routing.thawed  # noqa: B018
+    pair = [keras.layers.Dense(1), keras.layers.Dense(1)]
+    with deprecated("routing='constant_weights'"):
+        gan = fg.models.GAN(*pair, latent_dim=2, routing="frozen")
+    assert gan.routing == "constant_weights"
+
+
+def test_decay():
+    policy = fg.optimizers.PowerDecay(0.7)
+    with deprecated("averaging"):
+        optimizer = fg.optimizers.AdaptiveMoments(decay=policy)
+    assert optimizer.averaging is policy
+
+
+@pytest.mark.parametrize(
+    ("setter", "value", "named"),
+    [
+        ("set_multiplier", 4.0, {"learning_rate_multiplier": 4.0}),
+        ("set_learning_rate", 0.25, {"learning_rate": 0.25}),
+        ("set_trainable", False, {"trainable": False}),
+    ],
+)
+def test_setters(setter, value, named):
+    (name,) = named
+    first = {"learning_rate_multiplier": 2.0, "learning_rate": 0.5, "trainable": True}[name]
+    optimizer = fg.PerWeight("sgd", [fg.Rule("bias", **{name: first})])
+    with deprecated(rf"{setter} goes.*set\(rule, {name}=\.\.\."):
+        getattr(optimizer, setter)("bias", value)
+    assert optimizer.get("bias") == named
+
+
+def test_setters_take_no_none():
+    optimizer = fg.PerWeight("sgd", [rule("bias", 2.0)])
+    with deprecated("set_multiplier"), pytest.raises(TypeError, match=r">= 0.*Received"):
+        optimizer.set_multiplier("bias", None)
+    assert np.isclose(optimizer.get("bias")["learning_rate_multiplier"], 2.0)
