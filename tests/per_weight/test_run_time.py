@@ -124,7 +124,8 @@ class TestSetMultiplier:
     @pytest.mark.parametrize(
         ("other", "cure"),
         [
-            ({"weight_decay": 0.1}, "no `learning_rate_multiplier` to set: give it one"),
+            ({"weight_decay": 0.0}, "no `learning_rate_multiplier` to set: give it one"),
+            ({"weight_decay": 0.1}, r"`weight_decay`, which `set\(rule, weight_decay=...\)` sets"),
             ({"gradient": fg.gradients.Sign()}, "no `learning_rate_multiplier` to set: give it"),
             ({"learning_rate": 0.1}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
             ({"optimizer": "adam"}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
