@@ -68,7 +68,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "AdaptiveMoments": own.AdaptiveMoments(1e-3),
         "AdaX": own.AdaX(1e-3),
         "AdaptiveStepSize(Adam), scale": own.AdaptiveStepSize(adam(1e-3)),
-        "AdaptiveStepSize(Adam), sign": own.AdaptiveStepSize(adam(1e-3), "sign"),
+        "AdaptiveStepSize(Adam), sign": own.AdaptiveStepSize(adam(1e-3), own.SignGains()),
     }
     steps = {name: optimizer_step(optimizer, 20) for name, optimizer in contenders.items()}
     times = alternating(steps, arguments.rounds)

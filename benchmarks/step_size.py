@@ -102,9 +102,6 @@ def methods() -> dict[str, Callable[[Any], Method]]:
         "Prodigy": optax_method(lambda rate: contrib.prodigy(estim_lr0=rate)),
         "DoG": optax_method(lambda rate: contrib.dog(init_step=("distance", rate))),
         OURS: keras_method(lambda: step_size(k.Adam(1e-3, epsilon=1e-8))),
-        "the same, drift": keras_method(
-            lambda: step_size(k.Adam(1e-3, epsilon=1e-8), estimator="drift")
-        ),
         "AdaptiveStepSize(SGD)": keras_method(lambda: step_size(k.SGD(1e-3, momentum=0.9))),
     }
 

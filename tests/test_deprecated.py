@@ -68,3 +68,32 @@ def test_setters_take_no_none():
     with deprecated("set_multiplier"), pytest.raises(TypeError, match=r">= 0.*Received"):
         optimizer.set_multiplier("bias", None)
     assert np.isclose(optimizer.get("bias")["learning_rate_multiplier"], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"mode": "product", "gain_rate": 0.5}, "ProductGains(gain_rate=0.5)"),
+        ({"mode": "sign", "max_gain": 9.0}, "SignGains(gain_rate=0.01, max_gain=9.0)"),
+        (
+            {"gain_rate": None, "tolerance": 0.1, "max_change": None},
+            "Scale(gain_rate=20.0, tolerance=0.1, max_change=None, first_step=0.001)",
+        ),
+        (
+            {"estimator": "drift", "memory": 0.9, "first_step": None},
+            "Scale(gain_rate=20.0, tolerance=0.4, max_change=0.015, first_step=None)",
+        ),
+    ],
+)
+def test_modes_of_step_sizes(arguments, rule):
+    with deprecated(r"AdaptiveStepSize\(.*rule="):
+        optimizer = fg.optimizers.AdaptiveStepSize("sgd", **arguments)
+    assert repr(optimizer.rule) == rule
+
+
+def test_a_mode_by_its_place():
+    with deprecated("AdaptiveStepSize"):
+        optimizer = fg.optimizers.AdaptiveStepSize("sgd", "sign")
+    assert isinstance(optimizer.rule, fg.optimizers.SignGains)
+    with pytest.raises(ValueError, match="`mode` should be one of 'scale', 'product', 'sign'"):
+        fg.optimizers.AdaptiveStepSize("sgd", mode="both")

@@ -19,9 +19,10 @@ EXPECTED = np.load(SAVED / "expected.npz")
 def test_models(name):
     """Predictions, and the losses of the epochs that follow."""
     model = keras.models.load_model(SAVED / f"{name}.keras")
+    assert name != "drift" or repr(model.optimizer.rule) == repr(fg.optimizers.Scale())
     # A model from JAX says that it is compiled, and PyTorch's compiler takes minutes.
     model.jit_compile = JIT and keras.backend.backend() != "torch"
-    _, x, y = make.MODELS[name]()
+    x, y = make.data(name)
     if y is not None:
         found = model.predict(x, verbose=0)
         np.testing.assert_allclose(found, EXPECTED[f"{name}/predicts"], rtol=1e-4, atol=1e-5)
@@ -29,6 +30,8 @@ def test_models(name):
     expected = EXPECTED[f"{name}/loss"]
     if name == "transforms" or name.startswith("gan"):
         tolerance = 0.2  # the random numbers that a seed gives are each backend's own
+    elif name == "drift":
+        tolerance = 0.02  # this rule is gone: the default one goes on from its scale
     elif name == "crf" and keras.backend.backend() == "tensorflow":
         tolerance = 5e-3  # where Adam leaves the rows of an embedding alone that a batch lacks
     else:

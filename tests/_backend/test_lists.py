@@ -8,7 +8,7 @@ from keras import ops, optimizers
 import drawn
 from finegrain._backend import backend
 from finegrain._backend import lists as neutral
-from finegrain.optimizers import AdaptiveStepSize
+from finegrain.optimizers import AdaptiveStepSize, ProductGains, Scale, SignGains
 from optimizers.contract import mlp, random_gradients, values
 
 BACKEND = keras.backend.backend()
@@ -103,14 +103,15 @@ def test_accumulate(lists, keep):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only torch has a form of its own")
-@pytest.mark.parametrize("mode", ["scale", "product", "sign"])
-def test_step_sizes_are_those_of_the_neutral_form(mode):
+@pytest.mark.parametrize("rule", [Scale(), ProductGains(), SignGains()], ids=repr)
+def test_step_sizes_are_those_of_the_neutral_form(rule, monkeypatch):
     """Over 30 steps, with weight decay."""
     models = [mlp(), mlp()]
-    fast, plain = (AdaptiveStepSize(optimizers.AdamW(0.01, weight_decay=0.1), mode) for _ in models)
-    plain._state.lists = plain._state.rule.lists = neutral
+    fast, plain = (AdaptiveStepSize(optimizers.AdamW(0.01, weight_decay=0.1), rule) for _ in models)
+    own = backend.lists
     for gradients in random_gradients(models[0].weights, 30):
-        for optimizer, model in zip((fast, plain), models, strict=True):
+        for optimizer, model, lists in zip((fast, plain), models, (own, neutral), strict=True):
+            monkeypatch.setattr(backend, "lists", lists)
             optimizer.apply(gradients, model.weights)
     for one, other in zip(
         values([*models[0].weights, *fast.variables]),

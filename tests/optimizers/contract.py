@@ -21,10 +21,10 @@ LEARNING_RATE = 0.05
 
 
 def step_size(
-    learning_rate: Any, mode: str = "scale", **arguments: Any
+    learning_rate: Any, rule: Any = None, **arguments: Any
 ) -> fg.optimizers.AdaptiveStepSize:
     """Learned step sizes round Adam."""
-    return fg.optimizers.AdaptiveStepSize(optimizers.Adam(learning_rate), mode, **arguments)
+    return fg.optimizers.AdaptiveStepSize(optimizers.Adam(learning_rate), rule, **arguments)
 
 
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
@@ -54,7 +54,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
         ),
         ("adax", fg.optimizers.AdaX, {"weight_decay": 0.05}),
         ("exponentiated_gradient", fg.optimizers.ExponentiatedGradient, {}),
-        ("adaptive_step_size", step_size, {"mode": "sign"}),
+        ("adaptive_step_size", step_size, {"rule": fg.optimizers.SignGains()}),
     ]
 }
 """Name → factory that takes the optimizer's arguments."""
@@ -69,7 +69,7 @@ OWN = {
     },
     "adaptive_step_size_scale": partial(step_size, learning_rate=LEARNING_RATE),
     "adaptive_step_size_product": partial(
-        step_size, learning_rate=LEARNING_RATE, mode="product", gain_rate=1e-4
+        step_size, learning_rate=LEARNING_RATE, rule=fg.optimizers.ProductGains(1e-4)
     ),
 }
 """The library's own, with what cannot be one of several groups: one step size for all weights."""

@@ -33,9 +33,7 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "step_size": lambda: fg.optimizers.AdaptiveStepSize(
         # With a scale that learns faster, weights go far, and rounding errors grow on the way.
         keras.optimizers.Adam(0.05),
-        gain_rate=2.0,
-        first_step=None,
-        max_change=None,
+        fg.optimizers.Scale(2.0, first_step=None, max_change=None),
     ),
     "sgd_clipped": lambda: keras.optimizers.SGD(0.2, momentum=0.9, global_clipnorm=0.5),
 }

@@ -9,7 +9,7 @@ from keras import ops, optimizers
 
 import drawn
 import finegrain as fg
-from finegrain.optimizers import AdaptiveStepSize
+from finegrain.optimizers import AdaptiveStepSize, ProductGains, Scale, SignGains
 from optimizers.contract import (
     X,
     Y,
@@ -25,8 +25,8 @@ from optimizers.contract import (
 )
 
 BACKEND = keras.backend.backend()
-MODES = ["scale", "product", "sign"]
-every_mode = pytest.mark.parametrize("mode", MODES)
+RULES = {"scale": Scale, "product": ProductGains, "sign": SignGains}
+every_rule = pytest.mark.parametrize("kind", RULES.values(), ids=RULES)
 
 
 def run(optimizer, gradients, start=(1.0, 1.0)):
@@ -39,9 +39,9 @@ def run(optimizer, gradients, start=(1.0, 1.0)):
     return np.array(seen, "float64")
 
 
-def fixed(mode):
-    """Arguments with which, at a gain rate of 0, steps are those of the optimizer."""
-    return {"first_step": None, "estimator": "drift"} if mode == "scale" else {}
+def fixed(kind):
+    """A rule with which steps are those of the optimizer."""
+    return kind(0.0, **({"first_step": None, "max_change": None} if kind is Scale else {}))
 
 
 def built_fast(optimizer):
@@ -65,12 +65,12 @@ class TestProduct:
             theta = theta - 0.05 * nu * g
             previous = g
             expected.append(theta)
-        optimizer = AdaptiveStepSize(optimizers.SGD(0.05), mode="product", gain_rate=0.3)
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.05), ProductGains(0.3))
         np.testing.assert_allclose(run(optimizer, gradients), expected, rtol=1e-5)
 
     def test_two_steps_by_hand(self):
         """The second step is twice the first of what keeps its sign, and half of what does not."""
-        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), mode="product", gain_rate=np.log(2))
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), ProductGains(np.log(2)))
         seen = run(optimizer, [[1.0, 1.0], [1.0, -1.0]])
         np.testing.assert_allclose(seen, [[0.9, 0.9], [0.7, 0.95]], rtol=1e-6)
 
@@ -79,7 +79,7 @@ class TestSign:
     def test_by_hand(self):
         """Average gradients 0, 0.1, 0.09·1 + … decide by their sign; gains stop at the bound."""
         optimizer = AdaptiveStepSize(
-            optimizers.SGD(0.1), mode="sign", gain_rate=np.log(2), max_gain=4.0
+            optimizers.SGD(0.1), SignGains(gain_rate=np.log(2), max_gain=4.0)
         )
         seen = run(optimizer, [[1.0, 1.0], [3.0, -0.5], [2.0, -2.0], [1.0, 1.0]], (2.0, 2.0))
         # Averages of the second: 0, 0.1, 0.04, −0.164, so that its gain would be 1/8 at last.
@@ -87,13 +87,8 @@ class TestSign:
         np.testing.assert_allclose(seen, 2 - steps.cumsum(0), rtol=1e-5)
 
 
-def growths_of_drift(gradients, ways, gain_rate=0.1):
-    """What log ν grows by at each step, from the gradients and the ways before them."""
-    return [gain_rate * (cosine(g, p) + 0.02) if t else 0.0 for t, (g, p) in pairs(gradients, ways)]
-
-
-def growths_of_alignment(gradients, ways, gain_rate=20):
-    """The same of the other estimator, by averages that are written out."""
+def growths_of(gradients, ways, gain_rate=20):
+    """What log ν grows by at each step, by averages that are written out."""
     slopes, norms, growths = [], [], []
     for t, (g, p) in pairs(gradients, ways):
         norm, growth = np.linalg.norm(g), 0.0
@@ -124,25 +119,23 @@ def cosine(gradient, way):
     return -(gradient @ way) / size if size > 0 else 0.0
 
 
-def scale_reference(gradients, start, rate, estimator, max_change=0.015, **own):
-    """The formulas of the mode `scale` over plain gradient descent, in float64."""
-    drift = estimator == "drift"
+def scale_reference(gradients, start, rate, max_change=0.015, **own):
+    """The formulas of `Scale` over plain gradient descent, in float64."""
     theta, log, out = np.array(start, "float64"), 0.0, []
     way, ways = 0.0 * theta, []
     gradients = np.asarray(gradients, "float64")
     for t, g in enumerate(gradients):
         ways.append(way)
-        growths_of = growths_of_drift if drift else growths_of_alignment
         growths = growths_of(gradients[: t + 1], ways, **own)
         size = max(np.linalg.norm(theta), 1e-3 * np.sqrt(theta.size))
         unit = np.log(size / (rate * np.linalg.norm(g)))
         log += growths[-1]
         if t == 0:
             log = min(log, unit + np.log(1e-3))
-        if not drift and max_change:
+        if max_change:
             log = min(log, unit + np.log(max_change))
         move = -rate * np.exp(log) * g
-        way = 0.99 * (way + move) if drift else (1 - 1.5 / (t + 15)) * (way - g)
+        way = (1 - 1.5 / (t + 15)) * (way - g)
         theta = theta + move
         out.append(theta)
     return np.array(out), rate * np.exp(log)
@@ -165,13 +158,12 @@ def eventful():
 
 
 class TestScale:
-    @pytest.mark.selected("0.5-alignment")
-    @pytest.mark.parametrize("estimator", ["alignment", "drift"])
+    @pytest.mark.selected("0.5")
     @pytest.mark.parametrize("rate", [1e-4, 0.5])
-    def test_the_formulas(self, estimator, rate):
+    def test_the_formulas(self, rate):
         gradients = eventful()
-        expected, effective = scale_reference(gradients, np.ones(4), rate, estimator)
-        optimizer = AdaptiveStepSize(optimizers.SGD(rate), estimator=estimator)
+        expected, effective = scale_reference(gradients, np.ones(4), rate)
+        optimizer = AdaptiveStepSize(optimizers.SGD(rate))
         np.testing.assert_allclose(run(optimizer, gradients, np.ones(4)), expected, rtol=1e-4)
         np.testing.assert_allclose(rate_of(optimizer), effective, rtol=1e-3)
         assert np.abs(np.diff(expected, axis=0)).max() > 5 * np.abs(expected[0] - 1).max()
@@ -180,15 +172,15 @@ class TestScale:
     def test_the_formulas_without_a_bound(self):
         """A small spike does not hold up a scale that shrinks faster already."""
         own = {"gain_rate": 2, "max_change": None}
-        expected, effective = scale_reference(eventful(), np.ones(4), 1e-3, "alignment", **own)
-        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3), **own)
+        expected, effective = scale_reference(eventful(), np.ones(4), 1e-3, **own)
+        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3), Scale(**own))
         np.testing.assert_allclose(run(optimizer, eventful(), np.ones(4)), expected, rtol=1e-4)
         np.testing.assert_allclose(rate_of(optimizer), effective, rtol=1e-3)
 
     def test_a_spike_halves_the_scale_at_most(self):
         """However large the gradient is."""
         gradients = drawn.generator(4).normal(size=(20, 3))
-        optimizer = AdaptiveStepSize(optimizers.Adam(1e-2), first_step=None, max_change=None)
+        optimizer = AdaptiveStepSize(optimizers.Adam(1e-2), Scale(first_step=None, max_change=None))
         (weight,) = variables(w=np.ones(3))
         rates = []
         for gradient in [*gradients, 1e6 * np.ones(3)]:
@@ -199,7 +191,7 @@ class TestScale:
     def test_an_infinite_gradient_that_is_clipped_leaves_no_trace(self):
         """The step is finite, the raw gradient is none to learn from."""
         clipped = fg.PerWeight(optimizers.SGD(1e-2), [fg.Rule(".", gradient=fg.gradients.Sign())])
-        optimizer = AdaptiveStepSize(clipped, max_change=None)
+        optimizer = AdaptiveStepSize(clipped, Scale(max_change=None))
         random, rates = drawn.generator(4), []
         (weight,) = variables(w=np.ones(3))
         for step in range(40):
@@ -214,7 +206,7 @@ class TestScale:
 
     def test_gradients_after_a_pause(self):
         """Gradients of 0 change nothing, and the first one after them is no spike to fear."""
-        optimizer = AdaptiveStepSize(optimizers.SGD(1e-2), first_step=None, max_change=None)
+        optimizer = AdaptiveStepSize(optimizers.SGD(1e-2), Scale(first_step=None, max_change=None))
         (weight,) = variables(w=np.ones(3))
         rates = []
         for gradient in [*np.zeros((5, 3)), *np.ones((10, 3)), *np.zeros((50, 3)), np.ones(3)]:
@@ -270,8 +262,8 @@ class TestScale:
         gradients = drawn.generator(1).normal(size=(40, 3)) + 0.3
         # Without bounds a larger gain would lead weights out of the precision of float32.
         free = {"gain_rate": 2.0, "first_step": None, "max_change": None}
-        plain = AdaptiveStepSize(optimizers.SGD(0.1), **free)
-        decayed = AdaptiveStepSize(optimizers.SGD(0.1, weight_decay=0.5), **free)
+        plain = AdaptiveStepSize(optimizers.SGD(0.1), Scale(**free))
+        decayed = AdaptiveStepSize(optimizers.SGD(0.1, weight_decay=0.5), Scale(**free))
         without = run(plain, gradients, np.ones(3))
         with_decay = run(decayed, gradients, np.ones(3))
         np.testing.assert_allclose(rate_of(decayed), rate_of(plain), rtol=1e-4)
@@ -286,10 +278,10 @@ class TestScale:
         np.testing.assert_allclose(seen[0], [decayed - 0.002, decayed + 0.002], rtol=1e-6)
 
     @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 by default")
-    @pytest.mark.parametrize("mode", MODES)
-    def test_weights_of_float64(self, mode):
+    @every_rule
+    def test_weights_of_float64(self, kind):
         weight = keras.Variable(np.ones(3), dtype="float64", name="w")
-        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3, weight_decay=0.1), mode)
+        optimizer = AdaptiveStepSize(optimizers.SGD(1e-3, weight_decay=0.1), kind())
         for _ in range(3):
             optimizer.apply([ops.ones(3, "float64")], [weight])
         kinds = {keras.backend.standardize_dtype(v.dtype) for v in optimizer._first_slots}
@@ -298,7 +290,7 @@ class TestScale:
 
 
 @pytest.mark.full
-@every_mode
+@every_rule
 @pytest.mark.parametrize(
     "inner",
     [
@@ -309,11 +301,11 @@ class TestScale:
         lambda: fg.optimizers.AdaX(1e-2),
     ],
 )
-def test_a_gain_rate_of_zero_is_the_optimizer_alone(mode, inner):
-    if mode == "scale" and BACKEND == "jax":
-        pytest.skip("one mode is enough where each operation is compiled")
+def test_a_gain_rate_of_zero_is_the_optimizer_alone(kind, inner):
+    if kind is Scale and BACKEND == "jax":
+        pytest.skip("one rule is enough where each operation is compiled")
     model, other = mlp(), mlp()
-    wrapped, plain = AdaptiveStepSize(inner(), mode=mode, gain_rate=0.0, **fixed(mode)), inner()
+    wrapped, plain = AdaptiveStepSize(inner(), fixed(kind)), inner()
     for gradients in random_gradients(model.weights, 10):
         wrapped.apply(gradients, model.weights)
         plain.apply(gradients, other.weights)
@@ -332,33 +324,33 @@ class TestLearningRate:
         assert rates[-1] > 10 * rates[0]
         assert rates[-1] > 1e-5
 
-    @every_mode
-    def test_setting_it_sets_the_effective_rate(self, mode):
-        optimizer = AdaptiveStepSize(optimizers.SGD(0.25), mode=mode)
+    @every_rule
+    def test_setting_it_sets_the_effective_rate(self, kind):
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.25), kind())
         run(optimizer, [[1.0, 1.0]] * 3)
         optimizer.learning_rate = 0.125
         np.testing.assert_allclose(rate_of(optimizer), 0.125, rtol=1e-6)
 
     def test_of_gains_it_is_the_geometric_mean(self):
-        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), mode="product", gain_rate=np.log(2))
+        optimizer = AdaptiveStepSize(optimizers.SGD(0.1), ProductGains(np.log(2)))
         run(optimizer, [[1.0, 1.0], [1.0, 3.0]])
         np.testing.assert_allclose(rate_of(optimizer), 0.1 * 4, rtol=1e-6)
 
     def test_schedule(self):
         schedule = optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.05])
-        optimizer = AdaptiveStepSize(optimizers.SGD(schedule), mode="product", gain_rate=0.0)
+        optimizer = AdaptiveStepSize(optimizers.SGD(schedule), ProductGains(0.0))
         np.testing.assert_allclose(
             run(optimizer, [[1.0, 1.0]] * 3), [[0.9] * 2, [0.8] * 2, [0.75] * 2], rtol=1e-6
         )
 
 
 class TestTogether:
-    @every_mode
-    def test_in_per_weight(self, mode):
+    @every_rule
+    def test_in_per_weight(self, kind):
         """Each group learns its own step size; multipliers multiply it."""
         slow, fast = variables(slow=[1.0], fast=[1.0])
         rules = [fg.Rule("slow", learning_rate_multiplier=0.5)]
-        inner = AdaptiveStepSize(optimizers.SGD(0.1), mode=mode, gain_rate=0.0, **fixed(mode))
+        inner = AdaptiveStepSize(optimizers.SGD(0.1), fixed(kind))
         apply(fg.PerWeight(inner, rules), [slow, fast], [[1.0], [1.0]])
         np.testing.assert_allclose([*values([slow, fast])], [[0.95], [0.9]], rtol=1e-6)
 
@@ -381,17 +373,19 @@ class TestTogether:
     def test_in_per_weight_resumes_under_other_rules(self, tmp_path):
         rules = [fg.Rule("head/kernel", learning_rate_multiplier=1.0)]
         model = push(
-            compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), groups()))
+            compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), SignGains()), groups()))
         )
         model.save_weights(tmp_path / "model.weights.h5")
-        resumed = compiled(fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), "sign"), rules))
+        resumed = compiled(
+            fg.PerWeight(AdaptiveStepSize(optimizers.Adam(0.01), SignGains()), rules)
+        )
         resumed.optimizer.build(resumed.trainable_variables)
         resumed.load_weights(tmp_path / "model.weights.h5")
         for a, b in zip(values(push(resumed).weights), values(push(model).weights), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
-    @every_mode
-    def test_round_per_weight(self, mode):
+    @every_rule
+    def test_round_per_weight(self, kind):
         """One step size for all; multipliers, transforms and held weights are kept."""
         a, b, c = variables(a=[1.0], b=[1.0], c=[1.0])
         inner = fg.PerWeight(
@@ -402,7 +396,7 @@ class TestTogether:
                 fg.Rule("c", trainable=False),
             ],
         )
-        optimizer = AdaptiveStepSize(inner, mode, gain_rate=0.0, **fixed(mode))
+        optimizer = AdaptiveStepSize(inner, fixed(kind))
         apply(optimizer, [a, b, c], [[5.0], [1.0], [1.0]])
         np.testing.assert_allclose(values([a, b, c]), [[0.9], [0.8], [1.0]], rtol=1e-6)
 
@@ -436,12 +430,12 @@ class TestTogether:
             np.testing.assert_array_equal(mine, theirs)
 
     @pytest.mark.full
-    @every_mode
-    def test_loss_scaling_changes_nothing(self, mode):
+    @every_rule
+    def test_loss_scaling_changes_nothing(self, kind):
         models = [mlp(), mlp()]
-        plain = AdaptiveStepSize(optimizers.Adam(1e-3), mode=mode)
+        plain = AdaptiveStepSize(optimizers.Adam(1e-3), kind())
         scaled = optimizers.LossScaleOptimizer(
-            AdaptiveStepSize(optimizers.Adam(1e-3), mode=mode), initial_scale=8.0
+            AdaptiveStepSize(optimizers.Adam(1e-3), kind()), initial_scale=8.0
         )
         for model, optimizer in zip(models, (plain, scaled), strict=True):
             model.compile(optimizer, "mse", jit_compile=BACKEND == "jax")
@@ -449,19 +443,19 @@ class TestTogether:
         for a, b in zip(*(values(model.weights) for model in models), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
-    @every_mode
-    def test_accumulation(self, mode):
+    @every_rule
+    def test_accumulation(self, kind):
         """Two halves are a whole: step sizes are learned at real steps, from the mean gradient."""
         random = drawn.generator(5)
         halves = random.normal(size=(12, 2)) + 1
-        whole = run(
-            AdaptiveStepSize(optimizers.Adam(0.1), mode=mode), halves.reshape(6, 2, 2).mean(1)
-        )
-        optimizer = AdaptiveStepSize(optimizers.Adam(0.1, gradient_accumulation_steps=2), mode=mode)
+        whole = run(AdaptiveStepSize(optimizers.Adam(0.1), kind()), halves.reshape(6, 2, 2).mean(1))
+        optimizer = AdaptiveStepSize(optimizers.Adam(0.1, gradient_accumulation_steps=2), kind())
         np.testing.assert_allclose(run(optimizer, halves)[1::2], whole, rtol=1e-5)
 
     def test_averaging_is_of_the_whole(self):
-        optimizer = AdaptiveStepSize(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "sign")
+        optimizer = AdaptiveStepSize(
+            optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), SignGains()
+        )
         (weight,) = variables(w=[1.0])
         for _ in range(2):
             apply(optimizer, [weight], [[1.0]])
@@ -481,13 +475,13 @@ class TestTogether:
         assert float(ops.convert_to_numpy(ops.cast(weight, "float32"))[0]) < 0.9
 
     @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has sparse gradients")
-    @every_mode
-    def test_sparse_gradients(self, mode):
+    @every_rule
+    def test_sparse_gradients(self, kind):
         import tensorflow as tf
 
         sparse, full = variables(sparse=np.ones((4, 3)), full=np.ones((4, 3)))
         slices = tf.IndexedSlices(tf.ones((3, 3)), tf.constant([2, 0, 2]), tf.constant([4, 3]))
-        both = [AdaptiveStepSize(optimizers.SGD(0.1), mode=mode) for _ in range(2)]
+        both = [AdaptiveStepSize(optimizers.SGD(0.1), kind()) for _ in range(2)]
         for _ in range(3):
             both[0].apply([slices], [sparse])
             both[1].apply([tf.convert_to_tensor(slices)], [full])
@@ -526,27 +520,25 @@ class TestRefused:
             AdaptiveStepSize(adam)
 
     @pytest.mark.parametrize(
-        ("arguments", "message"),
+        ("make", "message"),
         [
-            ({"mode": "both"}, "`mode` should be one of 'scale', 'product', 'sign'"),
-            ({"mode": ["scale"]}, "`mode` should be one of"),
-            ({"mode": "sign", "estimator": "drift"}, "`estimator` is an argument of mode='scale'"),
-            ({"mode": "sign", "tolerance": 0.5}, "of 'alignment' and 'drift' only: 'sign' has no"),
-            ({"memory": 0.5}, "`memory` is an argument of 'drift' only: 'alignment' has no use"),
-            ({"mode": "product", "max_gain": 5.0}, "`max_gain` is an argument of 'sign' only"),
-            ({"estimator": "drift", "max_change": 0.1}, "is an argument of 'alignment' only"),
-            ({"estimator": "guess"}, "`estimator` should be 'alignment' or 'drift'"),
-            ({"gain_rate": -1.0}, "`gain_rate` should be a finite number >= 0"),
-            ({"estimator": "drift", "memory": 1.0}, r"`memory` should be a number in \[0, 1\)"),
-            ({"tolerance": -0.1}, r"`tolerance` should be a number in \[0, 1\)"),
-            ({"first_step": 0.0}, "`first_step` should be a finite number > 0"),
-            ({"max_change": 0.0}, "`max_change` should be a finite number > 0"),
-            ({"mode": "sign", "max_gain": 1.0}, "`max_gain` should be greater than 1"),
+            (lambda: Scale(-1.0), "`gain_rate` should be a finite number >= 0"),
+            (lambda: Scale(tolerance=-0.1), r"`tolerance` should be a number in \[0, 1\)"),
+            (lambda: Scale(tolerance=1), r"`tolerance` should be a number in \[0, 1\)"),
+            (lambda: Scale(first_step=0.0), "`first_step` should be a finite number > 0"),
+            (lambda: Scale(max_change=0.0), "`max_change` should be a finite number > 0"),
+            (lambda: ProductGains(np.inf), "`gain_rate` should be a finite number >= 0"),
+            (lambda: SignGains(max_gain=1.0), "`max_gain` should be greater than 1"),
         ],
     )
-    def test_arguments(self, arguments, message):
+    def test_numbers(self, make, message):
         with pytest.raises(ValueError, match=message):
-            AdaptiveStepSize("sgd", **arguments)
+            make()
+
+    @pytest.mark.parametrize("rule", [Scale, 20.0, {}])
+    def test_what_is_no_rule(self, rule):
+        with pytest.raises(TypeError, match=r"such as finegrain\.optimizers\.Scale\(\)"):
+            AdaptiveStepSize("sgd", rule)
 
     def test_unknown_arguments(self):
         with pytest.raises(TypeError, match="takes no arguments"):
@@ -556,14 +548,15 @@ class TestRefused:
         AdaptiveStepSize(optimizers.Adafactor(1e-3, relative_step=False))
 
 
-@every_mode
-def test_config(mode):
+@every_rule
+def test_config(kind):
     optimizer = AdaptiveStepSize(
-        optimizers.AdamW(0.25, weight_decay=0.1, clipnorm=2.0), mode, gain_rate=0.5, name="mine"
+        optimizers.AdamW(0.25, weight_decay=0.1, clipnorm=2.0), kind(0.5), name="mine"
     )
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == optimizer.get_config()
-    assert (again.weight_decay, again.clipnorm, again.mode) == (0.1, 2.0, mode)
-    assert again._state.inner.clipnorm is None
-    assert again._state.inner.weight_decay is None
+    assert (again.weight_decay, again.clipnorm) == (0.1, 2.0)
+    assert repr(again.rule) == repr(kind(0.5))
+    assert again._inner.optimizer.clipnorm is None
+    assert again._inner.optimizer.weight_decay is None

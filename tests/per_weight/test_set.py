@@ -15,7 +15,9 @@ OPTIMIZERS = {
     "adamw": lambda: optimizers.AdamW(0.01),
     "muon": lambda: optimizers.Muon(0.01),
     "adax": lambda: fg.optimizers.AdaX(0.1),
-    "step_size": lambda: fg.optimizers.AdaptiveStepSize(optimizers.SGD(0.01), first_step=None),
+    "step_size": lambda: fg.optimizers.AdaptiveStepSize(
+        optimizers.SGD(0.01), fg.optimizers.Scale(first_step=None)
+    ),
 }
 
 

@@ -33,13 +33,13 @@ WRAPPED = {
         optimizer, [rule("first", 1.0), fg.Rule("second", gradient=lambda g: g)]
     ),
     "adaptive_step_size": lambda optimizer: fg.optimizers.AdaptiveStepSize(
-        optimizer, "product", gain_rate=0.0
+        optimizer, fg.optimizers.ProductGains(0.0)
     ),
     "around_per_weight": lambda optimizer: fg.optimizers.AdaptiveStepSize(
-        fg.PerWeight(optimizer), "product", gain_rate=0.0
+        fg.PerWeight(optimizer), fg.optimizers.ProductGains(0.0)
     ),
     "within_per_weight": lambda optimizer: fg.PerWeight(
-        fg.optimizers.AdaptiveStepSize(optimizer, "product", gain_rate=0.0)
+        fg.optimizers.AdaptiveStepSize(optimizer, fg.optimizers.ProductGains(0.0))
     ),
 }
 every_wrapper = pytest.mark.parametrize("wrapper", WRAPPED)

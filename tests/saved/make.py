@@ -105,6 +105,13 @@ def gan(loss: str) -> tuple[keras.Model, object, None]:
     return model, X, None
 
 
+def data(name: str) -> tuple[object, object]:
+    """What the model of that name was trained on."""
+    if name == "crf":
+        return TOKENS, TAGS
+    return (X, None) if name.startswith("gan") else (X, Y)
+
+
 MODELS = {
     "rules": rules,
     "adax": lambda: with_optimizer(fg.optimizers.AdaX(1e-2)),

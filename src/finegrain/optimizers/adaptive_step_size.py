@@ -10,18 +10,18 @@ import numpy as np
 from keras import ops
 
 from finegrain._backend import backend
+from finegrain._deprecated import warn
 from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
 from finegrain.optimizers.step_rules import (
-    FIRST_STEP,
-    MAX_CHANGE,
-    MAX_GAIN,
+    FORMER_ARGUMENTS,
+    Scale,
     Step,
-    StepSizes,
-    rule_of,
+    StepSizeRule,
+    former_rule,
 )
 from finegrain.per_weight.checkpoint import load_in_order
 from finegrain.per_weight.optimizer import PerWeight
-from finegrain.per_weight.slots import add_precise_slot, set_state
+from finegrain.per_weight.slots import add_precise_slot, seen_states, set_state
 from finegrain.rules.template import Template
 
 
@@ -33,66 +33,30 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     $$\theta_{t+1} = \theta_t + \eta\, \nu_{t+1} \odot \delta_t,$$
 
-    where $\eta$ is its learning rate. What $\nu$ is depends on `mode`. With the gradient $g_t$:
-
-    `"product"`, one number for each weight, in the words of the article:
-
-    $$\nu_{t+1} = \nu_t \odot \exp(\gamma\, g_{t-1} \odot g_t), \qquad \nu_1 = 1.$$
-
-    `"sign"`, the same without the gradient's unit, and bounded: $\bar g$ is the average of past
-    gradients, of which each step keeps 0.9,
-
-    $$\nu_{t+1} = \operatorname{clip}\bigl(\nu_t \odot \exp(\gamma \operatorname{sign}(\bar g_{t-1})
-      \odot \operatorname{sign}(g_t)),\ 1/\text{max\_gain},\ \text{max\_gain}\bigr).$$
-
-    `"scale"`, one number for all weights, for training from a learning rate that nobody tuned: it
-    grows while gradients agree with the way that the weights have come since the start. With this
-    way $p_t = \bigl(1 - \tfrac{1.5}{t + 15}\bigr)(p_{t-1} + \delta_{t-1})$, in which step $k$
-    counts about like $(k/t)^{1.5}$, and the slope $d_t = -\langle g_t, p_t \rangle / |p_t|$, over
-    all weights together,
-
-    $$\log \nu_{t+1} = \log \nu_t + \frac{\gamma}{t + 25} \operatorname{clip}\Bigl(
-      \frac{\langle d \rangle}{\sqrt{\langle d^2 \rangle}} +
-      \kappa \Bigl(1 - \frac{\langle d^2 \rangle}{\langle |g|^2 \rangle}\Bigr),\ -1,\ 1\Bigr).$$
-
-    The first term is by how much the loss would fall, had the steps so far been larger, beside its
-    own noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more
-    than 2.25 usual ones $\nu$ shrinks instead, by the root of what is more, at most by half. With
-    `estimator="drift"` it is $\gamma\,(c_t + \kappa)$ that is added, where $p_t$ is the distance
-    from a slow average of the weights and $c_t = d_t / |g_t|$. The first step is made so small
-    that any learning rate does for a start.
+    where $\eta$ is its learning rate. What $\nu$ is the rule says: `Scale` learns one number for
+    all weights, so that it hardly matters which learning rate training starts from;
+    `ProductGains` (the article's formula) and `SignGains` learn one for each number of each weight.
 
     Args:
         optimizer: A Keras optimizer, not yet built, or its name or config, or `PerWeight`. Its
             learning rate is $\eta$; its clipping, accumulation and averaging those of the whole.
-        mode: `"scale"`, `"product"` or `"sign"`.
-        gain_rate: The number $\gamma \ge 0$. By default 20 for `"scale"`, 0.1 for it with
-            `"drift"`, and 0.01 for the others. That of `"product"` has the unit of one by a squared
-            gradient: it fits one problem.
-        estimator: For `"scale"`, `"alignment"` or `"drift"`.
-        memory: For `"drift"`, how much of the distance a step keeps, in [0, 1): 0.99 by default.
-        tolerance: For `"scale"`, $\kappa$ in [0, 1): 0.4 by default, 0.02 for `"drift"`.
-        max_change: For `"alignment"`, how large each step may be beside the weights, as a ratio of
-            norms over all of them, or `None`.
-        first_step: For `"scale"`, how large the first step may be, in the same way, or `None`.
-        max_gain: For `"sign"`, a number > 1.
+        rule: A `StepSizeRule`; `Scale()` by default.
         name: The optimizer's name.
         **kwargs: `learning_rate`, `weight_decay` and the arguments that all Keras optimizers have,
             in the place of those of `optimizer`.
 
     Raises:
-        ValueError: if an argument is out of range, or another mode's, or if the step of `optimizer`
-            cannot be resized; at build, under a TensorFlow strategy of several replicas.
+        TypeError: if `rule` is none.
+        ValueError: if the step of `optimizer` cannot be resized; at build, under a TensorFlow
+            strategy of several replicas.
 
     Example:
     >>> import keras, finegrain as fg
-    >>> weight = keras.Variable([1.0, 1.0], name="w")
-    >>> optimizer = fg.optimizers.AdaptiveStepSize(
-    ...     keras.optimizers.SGD(0.1), mode="product", gain_rate=0.5)
-    >>> for gradient in ([1.0, 1.0], [2.0, -2.0]):
-    ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
-    >>> print(keras.ops.convert_to_numpy(weight).round(4))
-    [0.3563 0.9736]
+    >>> weight = keras.Variable([3.0, 4.0], name="w")
+    >>> optimizer = fg.optimizers.AdaptiveStepSize(keras.optimizers.SGD(1.0))
+    >>> optimizer.apply([keras.ops.convert_to_tensor([1.0, 0.0])], [weight])
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))  # the first step is bounded
+    [2.995 4.   ]
 
     Notes:
         `learning_rate` is the effective one, $\eta \nu$, as callbacks log it; where $\nu$ has a
@@ -123,21 +87,29 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         Exponentiated Gradient Updates, 2022, https://arxiv.org/abs/2202.00145
     """
 
+    # Whether it comes from a file of the estimator "drift", which is gone.
+    _was_drift = False
+
     def __init__(
         self,
         optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
-        mode: str = "scale",
+        rule: StepSizeRule | None = None,
         *,
-        gain_rate: float | None = None,
-        estimator: str = "alignment",
-        memory: float | None = None,
-        tolerance: float | None = None,
-        max_change: float | None = MAX_CHANGE,
-        first_step: float | None = FIRST_STEP,
-        max_gain: float = MAX_GAIN,
         name: str | None = "adaptive_step_size",
         **kwargs: Any,
     ) -> None:
+        former = {name: kwargs.pop(name) for name in FORMER_ARGUMENTS if name in kwargs}
+        if isinstance(rule, str):
+            former["mode"], rule = rule, None
+        if former:
+            rule = former_rule(former)
+            warn(f"AdaptiveStepSize({', '.join(f'{n}=...' for n in former)})", f"rule={rule!r}")
+        rule = Scale() if rule is None else rule
+        if not isinstance(rule, StepSizeRule):
+            raise TypeError(
+                "`rule` should be a rule of step sizes, such as finegrain.optimizers.Scale(). "
+                f"Received: rule={rule!r}"
+            )
         optimizer = checked_optimizer(optimizer)
         if isinstance(optimizer, PerWeight):
             template = optimizer._book.template
@@ -155,19 +127,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         for attribute in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
             if hasattr(template.optimizer, attribute):
                 setattr(self, attribute, getattr(template.optimizer, attribute))
-        self.mode = mode
-        self.arguments = {
-            "gain_rate": gain_rate,
-            "estimator": estimator,
-            "memory": memory,
-            "tolerance": tolerance,
-            "max_change": max_change,
-            "first_step": first_step,
-            "max_gain": max_gain,
-        }
-        lists = backend.lists
-        rule = rule_of(mode, lists=lists, **self.arguments)
-        self._state = _State(optimizer, self._at_rate_one(optimizer, template), rule, lists)
+        self.rule = rule
+        self._given = _Hidden(optimizer)
+        self._inner = _Hidden(self._at_rate_one(optimizer, template))
 
     def _at_rate_one(self, optimizer: Any, template: Template) -> Any:
         """A new optimizer like the given one, without what belongs to the whole."""
@@ -181,11 +143,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             return
         refuse_replicas()
         variables = list(variables)
-        self._state.inner.build(variables)
-        if not self._state.inner.built:
+        self._inner.optimizer.build(variables)
+        if not self._inner.optimizer.built:
             return  # its rules come from a file and do not fit, as it has said
         super().build(variables)
-        rule = self._state.rule
+        rule = self.rule
         self._numbers = [
             self.add_variable((), dtype="float32", aggregation="only_first_replica", name=number)
             for number in rule.numbers
@@ -196,7 +158,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own variables, then those of the given one."""
-        return [*self._variables, *self._state.inner.variables]
+        return [*self._variables, *self._inner.optimizer.variables]
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
@@ -207,7 +169,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """What the learning rate is multiplied by now: a scalar tensor, 1 before the first step."""
         if not self.built:
             return ops.ones((), "float32")
-        return self._state.rule.multiplier(self._numbers, self._first_slots)
+        return self.rule.multiplier(self._numbers, self._first_slots)
 
     @property
     def learning_rate(self) -> Any:
@@ -223,8 +185,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        variables, state = list(trainable_variables), self._state
-        inner, lists = state.inner, state.lists
+        variables, lists = list(trainable_variables), backend.lists
+        inner = self._inner.optimizer
         with lists.untracked():
             before = lists.copies(variables)
             taken = ops.copy(ops.convert_to_tensor(inner._iterations))
@@ -233,7 +195,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             inner._backend_apply_gradients(list(grads), variables)
             backend.count_one(inner._iterations)
             indices = [self._get_variable_index(variable) for variable in variables]
-            moves = state.rule.move(
+            moves = self.rule.move(
                 Step(
                     taken=taken,
                     rate=ops.cast(super()._get_current_learning_rate(), "float32"),
@@ -251,7 +213,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def _decayed(self, variables: list[Any], before: list[Any]) -> list[Any]:
         """The weights after weight decay, at the rate that the step has just got."""
-        lists = self._state.lists
+        lists = backend.lists
         lists.assign(variables, before)
         decaying = [variable for variable in variables if self._use_weight_decay(variable)]
         if decaying:
@@ -265,9 +227,19 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """Sets all state variables, in the order of `variables`."""
         set_state(self, weights)
 
+    def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
+        """For each of `weights` the state that it depends on, for `PerWeight`: {slot: variable}."""
+        names = {id(number): number.name for number in self._numbers}
+        inner = self._inner.optimizer
+        own = seen_states(self, weights, self._variables, names=names)
+        others = seen_states(
+            inner, weights, inner.variables, prefix="inner_", first=len(self._variables)
+        )
+        return [mine | other for mine, other in zip(own, others, strict=True)]
+
     def save_own_variables(self, store: Any) -> None:
         """Writes the state into `store`; that of a `PerWeight` under its weights' paths."""
-        inner = self._state.inner
+        inner = self._inner.optimizer
         if not isinstance(inner, PerWeight):
             super().save_own_variables(store)
             return
@@ -284,29 +256,39 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         Raises:
             ValueError: if it was written for other weights.
         """
-        inner = self._state.inner
+        inner = self._inner.optimizer
+        if self.built and self._was_drift:
+            store = self._with_averages(store)
         if not isinstance(inner, PerWeight) or not self.built:
             super().load_own_variables(store)
             return
-        names = list(store.keys())
-        numbered = [store[str(place)] for place in range(sum(map(str.isdigit, names)))]
+        numbered = _numbered(store)
         own, rest = numbered[: len(self._variables)], numbered[len(self._variables) :]
         if [np.shape(array) for array in own] != [tuple(v.shape) for v in self._variables]:
             raise ValueError(
                 f"The saved state of optimizer {self.name!r} is that of other weights or another "
-                f"mode. Received: arrays of the shapes {[np.shape(array) for array in own]}"
+                f"rule. Received: arrays of the shapes {[np.shape(array) for array in own]}"
             )
         for variable, array in zip(self._variables, own, strict=True):
             variable.assign(array)
-        given = {n.removeprefix(_GIVEN): store[n] for n in names if n.startswith(_GIVEN)}
+        given = {n.removeprefix(_GIVEN): store[n] for n in store.keys() if n.startswith(_GIVEN)}  # noqa: SIM118
         if given:
             inner.load_own_variables(given)
         else:
             load_in_order(inner, rest)
 
+    def _with_averages(self, store: Any) -> dict[str, Any]:
+        """The state of the estimator "drift", which had no averages and another way: both begin."""
+        own = [backend.host_array(variable) for variable in self._variables]
+        saved = _numbered(store)
+        scale = next(i for i, v in enumerate(self._variables) if v is self._numbers[0])
+        own[: scale + 1] = saved[: scale + 1]
+        rest = saved[scale + 1 + len(self._first_slots) :]
+        return {str(place): array for place, array in enumerate([*own, *rest])}
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
-        given, inner = self._state.given, self._state.inner
+        given, inner = self._given.optimizer, self._inner.optimizer
         if isinstance(given, PerWeight):
             optimizer = keras.saving.serialize_keras_object(given)
             # What is known of the weights, and may have changed since, is with the one at work.
@@ -315,8 +297,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             optimizer = Template(given).serialize()
         return super().get_config() | {
             "optimizer": optimizer,
-            "mode": self.mode,
-            **self.arguments,
+            "rule": keras.saving.serialize_keras_object(self.rule),
         }
 
     @classmethod
@@ -327,24 +308,33 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         config = dict(config)
         # PerWeight may make it while TensorFlow traces a step, where rates have no value.
         with backend.outside_of_graphs():
-            config["optimizer"] = keras.saving.deserialize_keras_object(
-                config["optimizer"], custom_objects
-            )
-            return super().from_config(config, custom_objects)
+            for name in ("optimizer", "rule"):
+                if name in config:
+                    config[name] = keras.saving.deserialize_keras_object(
+                        config[name], custom_objects
+                    )
+            former = {name: config.pop(name) for name in FORMER_ARGUMENTS if name in config}
+            if former:  # a file of the first release
+                config["rule"] = former_rule(former)
+            optimizer = super().from_config(config, custom_objects)
+        optimizer._was_drift = former.get("estimator") == "drift"
+        return optimizer
 
 
-class _State:
-    """What Keras would save a second time, if it saw it."""
+class _Hidden:
+    """An optimizer that Keras would save a second time, if it saw it."""
 
-    def __init__(self, given: Any, inner: Any, rule: StepSizes, lists: Any) -> None:
-        self.given = given
-        self.inner = inner
-        self.rule = rule
-        self.lists = lists
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
 
 
 # Begins the names of a PerWeight's state in a store.
 _GIVEN = "given:"
+
+
+def _numbered(store: Any) -> list[Any]:
+    """The arrays that a store has under numbers."""
+    return [store[str(place)] for place in range(sum(map(str.isdigit, store.keys())))]
 
 
 def _one() -> float:

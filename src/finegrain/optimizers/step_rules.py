@@ -1,16 +1,19 @@
-"""The rules by which step sizes are learned: what AdaptiveStepSize does in each of its modes."""
+"""The rules by which AdaptiveStepSize learns how large steps should be."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import keras
 from keras import ops
 
-from finegrain._backend.lists import Tensors
+from finegrain._backend import backend
 from finegrain._checks import checked_positive, finite
+
+Tensors = Sequence[Any]
 
 # Of the exponent: exp of more is no float32.
 LARGEST = 80.0
@@ -45,51 +48,67 @@ class Step(NamedTuple):
     """Its second, if it has two."""
 
 
-class StepSizes(ABC):
-    """A rule that gives steps their size, with state of its own.
+class StepSizeRule(ABC):
+    r"""How steps $\delta_t$ of an optimizer at learning rate 1 get their size $\eta \nu_{t+1}$.
 
-    Args:
-        lists: Arithmetic on lists of tensors.
+    A rule holds numbers that were chosen and no state: that is the optimizer's, which makes it of
+    these names.
+
+    Attributes:
+        numbers: The names of its scalars, which begin with 0.
+        slots: The names of its state for each weight, two at most, which begins with 0.
+
+    Example:
+    >>> import finegrain as fg
+    >>> rule = fg.optimizers.SignGains(max_gain=10.0)
+    >>> isinstance(rule, fg.optimizers.StepSizeRule), rule
+    (True, SignGains(gain_rate=0.01, max_gain=10.0))
     """
 
     numbers: ClassVar[tuple[str, ...]] = ()
-    """The names of its scalars."""
     slots: ClassVar[tuple[str, ...]] = ()
-    """The names of its state for each weight, two at most."""
-
-    def __init__(self, lists: Any) -> None:
-        self.lists = lists
 
     @abstractmethod
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
-        """What the learning rate is multiplied by, all in all."""
+        """What the learning rate is multiplied by, all in all: a scalar."""
 
     @abstractmethod
     def move(self, step: Step) -> list[Any]:
         """By how much each weight moves."""
 
+    @abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal rule."""
 
-class Gains(StepSizes):
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> StepSizeRule:
+        """The rule that `get_config` describes."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+class Gains(StepSizeRule):
     """One size for each number of each weight: its log is the first slot.
 
     Args:
-        lists: Arithmetic on lists of tensors.
         largest: The bound of the logs.
     """
 
-    def __init__(self, lists: Any, largest: float) -> None:
-        super().__init__(lists)
+    def __init__(self, largest: float) -> None:
         self.largest = largest
 
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
         """The geometric mean of all."""
         gains = [gain for gain in first if gain is not None]
         count = sum(math.prod(gain.shape) for gain in gains)
-        return ops.exp(self.lists.total(self.lists.values(gains)) / count)
+        return ops.exp(backend.lists.total(backend.lists.values(gains)) / count)
 
     def move(self, step: Step) -> list[Any]:
         """By how much each weight moves."""
-        lists = self.lists
+        lists = backend.lists
         grown = lists.sums(lists.values(step.first), self.growth(step))
         logs = lists.clipped(grown, self.largest)
         lists.assign(step.first, logs)
@@ -101,79 +120,173 @@ class Gains(StepSizes):
         """What the logs of the gains grow by; assigns the second slot."""
 
 
-class Product(Gains):
-    """By the product of two successive gradients: the article's formula.
+@keras.saving.register_keras_serializable(package="finegrain.optimizers")
+class ProductGains(Gains):
+    r"""A size for each number, by the product of two successive gradients: the article's formula.
+
+    $$\nu_{t+1} = \nu_t \odot \exp(\gamma\, g_{t-1} \odot g_t), \qquad \nu_1 = 1.$$
 
     Args:
-        lists: Arithmetic on lists of tensors.
-        gain_rate: How fast it learns.
+        gain_rate: $\gamma \ge 0$. It has the unit of one by a squared gradient: it fits one
+            problem.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> weight = keras.Variable([1.0, 1.0], name="w")
+    >>> optimizer = fg.optimizers.AdaptiveStepSize(
+    ...     keras.optimizers.SGD(0.1), fg.optimizers.ProductGains(0.5))
+    >>> for gradient in ([1.0, 1.0], [2.0, -2.0]):
+    ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.3563 0.9736]
+
+    References:
+        Su Jianlin, Exponentiated gradient descent + meta-learning = adaptive learning rates, 2022,
+        https://kexue.fm/archives/8968
     """
 
     slots = ("log_gain", "previous_gradient")
 
-    def __init__(self, lists: Any, *, gain_rate: float) -> None:
-        super().__init__(lists, LARGEST)
-        self.gain_rate = gain_rate
+    def __init__(self, gain_rate: float = 0.01) -> None:
+        super().__init__(LARGEST)
+        self.gain_rate = checked_positive("gain_rate", gain_rate, zero=True)
 
     def growth(self, step: Step) -> list[Any]:
         """γ times the products."""
-        lists = self.lists
+        lists = backend.lists
         products = lists.products(lists.values(step.second), step.gradients)
         lists.assign(step.second, step.gradients)
         return lists.multiples(products, self.gain_rate)
 
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal rule."""
+        return {"gain_rate": self.gain_rate}
 
-class Sign(Gains):
-    """By whether the gradient has the sign of the average of past ones; bounded.
+
+@keras.saving.register_keras_serializable(package="finegrain.optimizers")
+class SignGains(Gains):
+    r"""A size for each number, by whether the gradient has the sign of past ones; bounded.
+
+    With $\bar g$, the average of past gradients, of which each step keeps 0.9,
+
+    $$\nu_{t+1} = \operatorname{clip}\bigl(\nu_t \odot \exp(\gamma \operatorname{sign}(\bar g_{t-1})
+      \odot \operatorname{sign}(g_t)),\ 1/\text{max\_gain},\ \text{max\_gain}\bigr).$$
 
     Args:
-        lists: Arithmetic on lists of tensors.
-        gain_rate: How fast it learns.
-        max_gain: The largest gain.
+        gain_rate: $\gamma \ge 0$.
+        max_gain: A number > 1.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> weight = keras.Variable([1.0, 1.0], name="w")
+    >>> optimizer = fg.optimizers.AdaptiveStepSize(
+    ...     keras.optimizers.SGD(0.1), fg.optimizers.SignGains(0.5))
+    >>> for gradient in ([1.0, 1.0], [2.0, -2.0]):
+    ...     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))
+    [0.5703 1.0213]
+
+    References:
+        Ehsan Amid, Rohan Anil, Christopher Fifty and Manfred K. Warmuth, Step-size Adaptation Using
+        Exponentiated Gradient Updates, 2022, https://arxiv.org/abs/2202.00145
     """
 
     slots = ("log_gain", "mean_gradient")
 
-    def __init__(self, lists: Any, *, gain_rate: float, max_gain: float) -> None:
-        super().__init__(lists, min(math.log(max_gain), LARGEST))
-        self.gain_rate = gain_rate
+    def __init__(self, gain_rate: float = 0.01, max_gain: float = 100.0) -> None:
+        self.gain_rate = checked_positive("gain_rate", gain_rate, zero=True)
+        self.max_gain = checked_positive("max_gain", max_gain)
+        if self.max_gain <= 1:
+            raise ValueError(
+                f"`max_gain` should be greater than 1. Received: max_gain={max_gain!r}"
+            )
+        super().__init__(min(math.log(self.max_gain), LARGEST))
 
     def growth(self, step: Step) -> list[Any]:
         """γ or −γ, where there is a sign."""
-        lists = self.lists
+        lists = backend.lists
         signs = lists.signs(lists.values(step.second)), lists.signs(step.gradients)
         lists.blend(step.second, step.gradients, SMOOTHING, 1 - SMOOTHING)
         return lists.multiples(lists.products(*signs), self.gain_rate)
 
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal rule."""
+        return {"gain_rate": self.gain_rate, "max_gain": self.max_gain}
 
-class Scale(StepSizes):
-    """One size for all, by the angle between the gradient and the way that the weights came.
+
+@keras.saving.register_keras_serializable(package="finegrain.optimizers")
+class Scale(StepSizeRule):
+    r"""One size for all weights, for training from a learning rate that nobody tuned.
+
+    It grows while gradients agree with the way that the weights have come since the start. With
+    this way $p_t = \bigl(1 - \tfrac{1.5}{t + 15}\bigr)(p_{t-1} + \delta_{t-1})$, in which step $k$
+    counts about like $(k/t)^{1.5}$, and the slope $d_t = -\langle g_t, p_t \rangle / |p_t|$, over
+    all weights together,
+
+    $$\log \nu_{t+1} = \log \nu_t + \frac{\gamma}{t + 25} \operatorname{clip}\Bigl(
+      \frac{\langle d \rangle}{\sqrt{\langle d^2 \rangle}} +
+      \kappa \Bigl(1 - \frac{\langle d^2 \rangle}{\langle |g|^2 \rangle}\Bigr),\ -1,\ 1\Bigr).$$
+
+    The first term is by how much the loss would fall, had the steps so far been larger, beside its
+    own noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more
+    than 2.25 usual ones $\nu$ shrinks instead, by the root of what is more, at most by half. The
+    first step is made so small that any learning rate does for a start.
 
     Args:
-        lists: Arithmetic on lists of tensors.
-        gain_rate: How fast it learns.
-        tolerance: How far the gradients may disagree with the way.
-        first_step: The largest first step beside the weights, or `None`.
-        max_change: The largest step beside the weights, or `None`.
+        gain_rate: $\gamma \ge 0$.
+        tolerance: $\kappa$ in [0, 1).
+        max_change: How large each step may be beside the weights, as a ratio of norms over all of
+            them, or `None`.
+        first_step: How large the first step may be, in the same way, or `None`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+    >>> import keras, finegrain as fg
+    >>> weight = keras.Variable([3.0, 4.0], name="w")
+    >>> rule = fg.optimizers.Scale(first_step=0.01)
+    >>> optimizer = fg.optimizers.AdaptiveStepSize(keras.optimizers.SGD(1.0), rule)
+    >>> optimizer.apply([keras.ops.convert_to_tensor([1.0, 0.0])], [weight])
+    >>> print(keras.ops.convert_to_numpy(weight).round(4))  # a hundredth of the norm, 5
+    [2.95 4.  ]
     """
 
-    numbers = ("log_scale",)
+    numbers = ("log_scale", "mean_slope", "mean_square_slope", "mean_square_gradient")
     slots = ("way",)
 
     def __init__(
         self,
-        lists: Any,
+        gain_rate: float = 20.0,
+        tolerance: float = 0.4,
         *,
-        gain_rate: float,
-        tolerance: float,
-        first_step: float | None,
-        max_change: float | None = None,
+        max_change: float | None = 0.015,
+        first_step: float | None = 1e-3,
     ) -> None:
-        super().__init__(lists)
-        self.gain_rate = gain_rate
-        self.tolerance = tolerance
-        self.first_step = first_step
-        self.max_change = max_change
+        self.gain_rate = checked_positive("gain_rate", gain_rate, zero=True)
+        number = finite(tolerance)
+        if number is None or not 0 <= number < 1:
+            raise ValueError(
+                f"`tolerance` should be a number in [0, 1). Received: tolerance={tolerance!r}"
+            )
+        self.tolerance = number
+        self.max_change = None if max_change is None else checked_positive("max_change", max_change)
+        self.first_step = None if first_step is None else checked_positive("first_step", first_step)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal rule."""
+        return {
+            "gain_rate": self.gain_rate,
+            "tolerance": self.tolerance,
+            "max_change": self.max_change,
+            "first_step": self.first_step,
+        }
 
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
         """The scale."""
@@ -181,22 +294,22 @@ class Scale(StepSizes):
 
     def move(self, step: Step) -> list[Any]:
         """By how much each weight moves."""
-        lists, log_scale = self.lists, step.numbers[0]
+        lists, log_scale = backend.lists, step.numbers[0]
         ways, gradient = lists.values(step.first), lists.norm(step.gradients)
         size = gradient * lists.norm(ways)
         cosine = -lists.dot(step.gradients, ways) / (size + TINY)
         # There is none before the second step, and where there is no gradient.
         known = ops.logical_and(size > 0, ops.isfinite(cosine))
-        growth = self.growth(step, gradient, ops.where(known, cosine, 0.0), known)
+        growth = self._growth(step, gradient, ops.where(known, cosine, 0.0), known)
         log = self._bounded(log_scale + growth, step)
         log_scale.assign(log)
-        moves = lists.multiples(step.steps, step.rate * ops.exp(log))
-        self.go_on(step, moves)
-        return moves
+        # By the step at rate 1: in its own size the way would turn as soon as it shrinks.
+        taken = ops.cast(step.taken, "float32")
+        lists.accumulate(step.first, step.steps, 1 - FADING / (taken + FIRST_ONES))
+        return lists.multiples(step.steps, step.rate * ops.exp(log))
 
-    @abstractmethod
-    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
-        """What the log of the scale grows by.
+    def _growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
+        """What the log of the scale grows by: a share of γ / (t + DELAY), or the answer to a spike.
 
         Args:
             step: The step.
@@ -204,55 +317,6 @@ class Scale(StepSizes):
             cosine: That of the angle between the way and the descent; 0 where there is none.
             known: Whether there is one.
         """
-
-    @abstractmethod
-    def go_on(self, step: Step, moves: list[Any]) -> None:
-        """Adds the step to the way."""
-
-    def _bounded(self, log: Any, step: Step) -> Any:
-        """The first step, and each, bounded by the size of the weights."""
-        count = sum(math.prod(weight.shape) for weight in step.weights)
-        # Weights of 0 can move, too.
-        size = ops.maximum(self.lists.norm(step.weights), 1e-3 * math.sqrt(count))
-        unit = ops.log(size / (step.rate * self.lists.norm(step.steps) + TINY))
-        if self.first_step is not None:
-            limit = ops.minimum(log, unit + math.log(self.first_step))
-            log = ops.where(ops.equal(step.taken, 0), limit, log)
-        if self.max_change is not None:
-            log = ops.minimum(log, unit + math.log(self.max_change))
-        return ops.clip(log, -LARGEST, LARGEST)
-
-
-class Drift(Scale):
-    """By the cosine with the distance from a slow average of the weights, plus a constant.
-
-    Args:
-        lists: Arithmetic on lists of tensors.
-        memory: How much of the past distance a step keeps.
-        **arguments: Those of `Scale`.
-    """
-
-    def __init__(self, lists: Any, *, memory: float, **arguments: Any) -> None:
-        super().__init__(lists, **arguments)
-        self.memory = memory
-
-    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
-        """γ (c + κ)."""
-        growth = self.gain_rate * (cosine + self.tolerance)
-        return ops.where(ops.equal(step.taken, 0), 0.0, growth)
-
-    def go_on(self, step: Step, moves: list[Any]) -> None:
-        """Adds what the weights moved."""
-        self.lists.accumulate(step.first, moves, self.memory)
-
-
-class Alignment(Scale):
-    """By the slope along the way from the start, beside its own spread; back at a spike."""
-
-    numbers = ("log_scale", "mean_slope", "mean_square_slope", "mean_square_gradient")
-
-    def growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
-        """The share of γ / (t + DELAY) that the slope is worth, or the answer to a spike."""
         if not self.gain_rate:
             return ops.zeros_like(gradient)
         taken = ops.cast(step.taken, "float32")
@@ -283,10 +347,18 @@ class Alignment(Scale):
         mean_square.assign(ops.where(finite, USUAL * before + (1 - USUAL) * now, before))
         return ops.sqrt(before)
 
-    def go_on(self, step: Step, moves: list[Any]) -> None:
-        """Adds the step at rate 1: in its own size the way would turn as soon as it shrinks."""
-        taken = ops.cast(step.taken, "float32")
-        self.lists.accumulate(step.first, step.steps, 1 - FADING / (taken + FIRST_ONES))
+    def _bounded(self, log: Any, step: Step) -> Any:
+        """The first step, and each, bounded by the size of the weights."""
+        count = sum(math.prod(weight.shape) for weight in step.weights)
+        # Weights of 0 can move, too.
+        size = ops.maximum(backend.lists.norm(step.weights), 1e-3 * math.sqrt(count))
+        unit = ops.log(size / (step.rate * backend.lists.norm(step.steps) + TINY))
+        if self.first_step is not None:
+            limit = ops.minimum(log, unit + math.log(self.first_step))
+            log = ops.where(ops.equal(step.taken, 0), limit, log)
+        if self.max_change is not None:
+            log = ops.minimum(log, unit + math.log(self.max_change))
+        return ops.clip(log, -LARGEST, LARGEST)
 
 
 def _averaged(average: Any, value: Any, keep: float) -> Any:
@@ -296,91 +368,42 @@ def _averaged(average: Any, value: Any, keep: float) -> Any:
     return value
 
 
-MODES = ("scale", "product", "sign")
-# By mode, that of "scale" by estimator.
-RULES: dict[str, type[StepSizes]] = {
-    "alignment": Alignment,
-    "drift": Drift,
-    "product": Product,
-    "sign": Sign,
+# What the first release called the rules, and the arguments that it took for each.
+_FORMER: dict[str, tuple[type[StepSizeRule], tuple[str, ...]]] = {
+    "scale": (Scale, ("gain_rate", "tolerance", "max_change", "first_step")),
+    "product": (ProductGains, ("gain_rate",)),
+    "sign": (SignGains, ("gain_rate", "max_gain")),
 }
-# What is taken where an argument is `None`.
-DEFAULTS: dict[str, dict[str, float]] = {
-    "alignment": {"gain_rate": 20.0, "tolerance": 0.4},
-    "drift": {"gain_rate": 0.1, "memory": 0.99, "tolerance": 0.02},
-    "product": {"gain_rate": 0.01},
-    "sign": {"gain_rate": 0.01},
-}
-# What each argument is for, and the defaults of those that are not in the table above.
-TAKERS: dict[str, tuple[str, ...]] = {
-    "gain_rate": ("alignment", "drift", "product", "sign"),
-    "memory": ("drift",),
-    "tolerance": ("alignment", "drift"),
-    "max_change": ("alignment",),
-    "first_step": ("alignment", "drift"),
-    "max_gain": ("sign",),
-}
-MAX_CHANGE, FIRST_STEP, MAX_GAIN = 0.015, 1e-3, 100.0
-UNTOUCHED = {"max_change": MAX_CHANGE, "first_step": FIRST_STEP, "max_gain": MAX_GAIN}
+FORMER_ARGUMENTS = (
+    "mode",
+    "gain_rate",
+    "estimator",
+    "memory",
+    "tolerance",
+    "max_change",
+    "first_step",
+    "max_gain",
+)
 
 
-def rule_of(mode: Any, estimator: Any, lists: Any, **arguments: Any) -> StepSizes:
-    """The mode's rule, with its arguments checked."""
-    if mode not in MODES:
+def former_rule(arguments: dict[str, Any]) -> StepSizeRule:
+    """The rule that the arguments of the first release meant.
+
+    `estimator="drift"`, which is gone, has become `Scale()`, with the first step that was given.
+    """
+    mode = arguments.get("mode", "scale")
+    if not isinstance(mode, str) or mode not in _FORMER:
         raise ValueError(
-            f"`mode` should be one of {', '.join(map(repr, MODES))}. Received: mode={mode!r}"
+            f"`mode` should be one of {', '.join(map(repr, _FORMER))}. Received: mode={mode!r}"
         )
-    if estimator not in ("alignment", "drift"):
-        raise ValueError(
-            f"`estimator` should be 'alignment' or 'drift'. Received: estimator={estimator!r}"
-        )
-    if mode != "scale" and estimator != "alignment":
-        raise ValueError(
-            "`estimator` is an argument of mode='scale'. "
-            f"Received: estimator={estimator!r}, mode={mode!r}"
-        )
-    kind = estimator if mode == "scale" else mode
-    defaults = DEFAULTS[kind]
-    values: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if kind in TAKERS[name]:
-            given = defaults[name] if value is None and name in defaults else value
-            values[name] = CHECKS[name](name, given)
-        elif value is not None and value != UNTOUCHED.get(name):
-            raise ValueError(
-                f"`{name}` is an argument of {' and '.join(map(repr, TAKERS[name]))} only: "
-                f"{kind!r} has no use for it. Received: {name}={value!r}"
-            )
-    return RULES[kind](lists, **values)
-
-
-def _rate(name: str, value: Any) -> float:
-    return checked_positive(name, value, zero=True)
-
-
-def _share(name: str, value: Any) -> float:
-    number = finite(value)
-    if number is None or not 0 <= number < 1:
-        raise ValueError(f"`{name}` should be a number in [0, 1). Received: {name}={value!r}")
-    return number
-
-
-def _bound(name: str, value: Any) -> float | None:
-    return None if value is None else checked_positive(name, value)
-
-
-def _beyond_one(name: str, value: Any) -> float:
-    number = checked_positive(name, value)
-    if number <= 1:
-        raise ValueError(f"`{name}` should be greater than 1. Received: {name}={value!r}")
-    return number
-
-
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "gain_rate": _rate,
-    "memory": _share,
-    "tolerance": _share,
-    "max_change": _bound,
-    "first_step": _bound,
-    "max_gain": _beyond_one,
-}
+    kind, names = _FORMER[mode]
+    if arguments.get("estimator") == "drift":
+        names = ("first_step",)
+    keeps_none = ("max_change", "first_step")
+    return kind(
+        **{
+            name: arguments[name]
+            for name in names
+            if name in arguments and (arguments[name] is not None or name in keeps_none)
+        }
+    )

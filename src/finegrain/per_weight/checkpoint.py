@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from finegrain._backend import backend
+from finegrain.per_weight.partition import Group
 from finegrain.per_weight.places import match_weights, path_of, places, stored_name
 from finegrain.per_weight.rulebook import LiveRule, Number
 from finegrain.per_weight.slots import STEP, weight_slots
@@ -83,6 +84,8 @@ def load(optimizer: Any, store: Any) -> None:
     names = saved.names
     name_of = names_of(optimizer)
     of_weight = {key: saved.of_weight(name) for key, name in name_of.items()}
+    for group in optimizer._partition.groups:
+        _tell_numbers_from_slots(group, [of_weight[optimizer._var_key(w)] for w in group.weights])
     goes_on = {}
     for group in optimizer._partition.groups:
         for weight, slots in zip(group.weights, group.states(), strict=True):
@@ -128,6 +131,20 @@ def load(optimizer: Any, store: Any) -> None:
             "come from another model, another optimizer, or a training of fewer weights.",
             stacklevel=3,
         )
+
+
+def _tell_numbers_from_slots(group: Group, saved: Sequence[dict[str, Any]]) -> None:
+    """Gives each weight of a group the numbers of a scale that was learned for all of them.
+
+    Where there were as many of them as weights, the first release saved one for each weight.
+    """
+    numbers = getattr(group.optimizer, "_numbers", [])
+    if len(numbers) == len(saved) and all("numbers" in of_weight for of_weight in saved):
+        arrays = [of_weight.pop("numbers") for of_weight in saved]
+        for of_weight in saved:
+            of_weight |= {
+                f"{STEP}{number.name}": array for number, array in zip(numbers, arrays, strict=True)
+            }
 
 
 def _split(optimizer: Any, steps: dict[Any, Hashable]) -> None:

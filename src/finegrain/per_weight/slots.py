@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 
@@ -14,7 +14,62 @@ from finegrain.rules.selection import weight_path
 STEP = "step:"
 
 # Lists that hold the optimizer's bookkeeping, not one state variable per weight.
-_NOT_SLOTS = {"_variables", "_trainable_variables"}
+_NOT_SLOTS = {"_variables", "_trainable_variables", "_numbers"}
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """An optimizer that says by itself which state its weights depend on.
+
+    `PerWeight` asks it of an optimizer that moves a group and has state that Keras does not see.
+    """
+
+    def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
+        """For each of its weights {slot: variable}; state of them all begins with `STEP`."""
+        ...
+
+
+def states(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> list[dict[str, keras.Variable]]:
+    """All state that each of `weights` depends on: {slot: variable}, shared ones under each."""
+    if isinstance(optimizer, KeepsStates):
+        return optimizer.states(weights)
+    return seen_states(optimizer, weights, optimizer.variables)
+
+
+def seen_states(
+    optimizer: keras.optimizers.Optimizer,
+    weights: Sequence[keras.Variable],
+    variables: Sequence[keras.Variable],
+    *,
+    prefix: str = "",
+    first: int = 0,
+    names: Mapping[int, str] | None = None,
+) -> list[dict[str, keras.Variable]]:
+    """The same of the state that Keras sees.
+
+    Args:
+        optimizer: The optimizer.
+        weights: Those that it was built with.
+        variables: Its state.
+        prefix: Begins the names.
+        first: The number of the first variable, for those without a name.
+        names: What variables are called that no attribute has: id → name.
+    """
+    slots = list(weight_slots(optimizer, weights))
+    known = {id(variable) for *_, variable in slots}
+    called = {id(value): f"{prefix}{name.lstrip('_')}" for name, value in vars(optimizer).items()}
+    called |= names or {}
+    shared = {
+        f"{STEP}{called.get(id(variable), str(number))}": variable
+        for number, variable in enumerate(variables, first)
+        if id(variable) not in known
+    }
+    result = [dict(shared) for _ in weights]
+    for index, slot, variable in slots:
+        result[index][f"{prefix}{slot}"] = variable
+    return result
 
 
 def weight_slots(
@@ -32,41 +87,6 @@ def weight_slots(
         for index, slot in enumerate(slots):
             if isinstance(slot, keras.Variable):
                 yield index, attribute.lstrip("_"), slot
-    inner = _held(optimizer)
-    if inner is not None:
-        for index, name, slot in weight_slots(inner, weights):
-            yield index, f"inner_{name}", slot
-
-
-def step_state(
-    optimizer: keras.optimizers.Optimizer,
-    weights: Sequence[keras.Variable],
-    variables: Sequence[keras.Variable],
-) -> Iterator[tuple[str, keras.Variable]]:
-    """Those of `variables` that serve all weights, such as step counts: (name, variable)."""
-    slots = {id(variable) for _, _, variable in weight_slots(optimizer, weights)}
-    names = {id(value): name for name, value in vars(optimizer).items()}
-    inner = _held(optimizer)
-    if inner is not None:
-        names |= {id(value): f"inner_{name.lstrip('_')}" for name, value in vars(inner).items()}
-        names |= {id(number): number.name for number in vars(optimizer).get("_numbers", [])}
-    for position, variable in enumerate(variables):
-        if id(variable) not in slots:
-            yield names.get(id(variable), str(position)).lstrip("_"), variable
-
-
-def states(
-    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
-) -> list[dict[str, keras.Variable]]:
-    """All state that each of `weights` depends on: {slot: variable}, shared ones under each."""
-    shared = {
-        f"{STEP}{name}": variable
-        for name, variable in step_state(optimizer, weights, optimizer.variables)
-    }
-    result = [dict(shared) for _ in weights]
-    for index, slot, variable in weight_slots(optimizer, weights):
-        result[index][slot] = variable
-    return result
 
 
 def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
@@ -84,11 +104,6 @@ def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> 
         )
     for variable, value in zip(variables, weights, strict=True):
         variable.assign(value)
-
-
-def _held(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
-    """The optimizer that AdaptiveStepSize keeps out of Keras's sight."""
-    return getattr(getattr(optimizer, "_state", None), "inner", None)
 
 
 def add_precise_slot(

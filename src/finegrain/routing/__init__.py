@@ -1,6 +1,6 @@
 """Gradient routing: which loss reaches which weight."""
 
-from finegrain._deprecated import renamed
+from finegrain import _deprecated
 from finegrain.routing.constant_weights import constant_weights
 from finegrain.routing.gradients import (
     inner_gradient_only,
@@ -19,4 +19,4 @@ __all__ = [
     "straight_through",
 ]
 
-__getattr__ = renamed(__name__, {"frozen": "constant_weights"})
+__getattr__ = _deprecated.renamed(__name__, {"frozen": "constant_weights"})
