@@ -23,19 +23,19 @@ one_backend := $(or $(filter torch,$(BACKENDS)),$(firstword $(BACKENDS)))
 demo_backend := $(or $(KERAS_BACKEND),jax)
 
 # What each environment stamp stands for: extras of pyproject.toml.
-extras_demo-$(demo_backend) := $(demo_backend),plots
-extras_test  := jax,torch,tensorflow,plots,tensorboard,examples,test
+extras_demo-$(demo_backend) := $(demo_backend),cli,plots
+extras_test  := jax,torch,tensorflow,cli,plots,tensorboard,examples,test
 extras_bench := jax,torch,tensorflow,plots,bench
 extras_docs  := docs
 extras_lint  := dev
 # pyright reads the backends' own types, so that all of them must be there, always.
-extras_types := jax,torch,tensorflow,plots,tensorboard,dev
+extras_types := jax,torch,tensorflow,cli,plots,tensorboard,dev
 extras_versions := versions
 
 # Where constraints.txt has to hold, and on what: neither TensorFlow nor what KerasHub needs of it
 # has a release for Python 3.14.
 PYTHONS := 3.11.0 3.11.5 3.12.0 3.13.0 3.14.0
-resolved := jax torch plots tensorboard examples test bench docs dev versions
+resolved := jax torch cli plots tensorboard examples test bench docs dev versions
 resolved_before_3.14 := tensorflow bert
 
 stamp = $(VENV)/.installed-$(1)

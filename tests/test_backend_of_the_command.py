@@ -52,6 +52,16 @@ def test_a_backend_that_cannot_be_taken(asked, installed, named):
     assert "\n" not in str(caught.value)
 
 
+def test_without_typer():
+    """An optimizer library needs none; the command says so in a line."""
+    code = "import sys; sys.modules['typer'] = None; import finegrain_command as c; c.main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "error: typer is not installed. Cure: pip install typer\n"
+
+
 @pytest.mark.parametrize(
     ("content", "backend"),
     [('{"backend": "torch"}', "torch"), ("{}", None), ("[]", None), ("{", None), (None, None)],

@@ -20,6 +20,11 @@ def main() -> None:
         from finegrain_command.program import run
 
         status = run()
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.stderr.write("error: typer is not installed. Cure: pip install typer\n")
+        status = 2
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
