@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.tagging.schemes import BMES, TagScheme
+from finegrain.crf.schemes import TagScheme
+from finegrain.tagging.schemes import BMES
 
 pytestmark = pytest.mark.one_backend
 

@@ -11,6 +11,7 @@ from keras import ops
 from finegrain.crf.checks import check_tags_shape, checked_weight
 from finegrain.crf.linear_chain import decode
 from finegrain.crf.loss import as_tags
+from finegrain.crf.schemes import SpanScheme
 
 Tensor = Any
 
@@ -24,8 +25,8 @@ class SpanF1(keras.metrics.Metric):
     pieces of a word, do not exist: a span goes on across them.
 
     Args:
-        scheme: How tags make spans: `finegrain.tagging.BIO`, `BIOES` or `BMES`, whose spans are
-            words.
+        scheme: How tags make spans, a `finegrain.tagging.SpanScheme`: `BIO`, `BIOES`, or `BMES`,
+            whose spans are words.
         average: "micro" counts spans of all types alike; "macro" is the mean of the F1 of each
             type that occurs.
         name: The metric's name.
@@ -51,12 +52,16 @@ class SpanF1(keras.metrics.Metric):
     """
 
     def __init__(
-        self, scheme: Any, average: str = "micro", name: str = "span_f1", dtype: Any = None
+        self,
+        scheme: SpanScheme | Any,
+        average: str = "micro",
+        name: str = "span_f1",
+        dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         if isinstance(scheme, dict):  # from a file
             scheme = keras.saving.deserialize_keras_object(scheme)
-        if not hasattr(scheme, "spans") or not hasattr(scheme, "types"):
+        if not isinstance(scheme, SpanScheme):
             raise ValueError(
                 "`scheme` should be a tag scheme with spans, such as "
                 f"`fg.tagging.BIO(['PER', 'LOC'])`. Received: scheme={scheme!r}"

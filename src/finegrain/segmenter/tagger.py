@@ -11,9 +11,9 @@ import numpy as np
 from finegrain.crf.constraints import Constraints
 from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import unpack
+from finegrain.crf.schemes import TagScheme
 from finegrain.segmenter.features import CharacterFeatures
 from finegrain.segmenter.windows import WINDOW
-from finegrain.tagging.schemes import TagScheme
 
 # Each pair of a length and a number of rows is compiled once.
 _LENGTHS = (64, WINDOW)

@@ -1,5 +1,6 @@
 """Tagging text: corpora, tag schemes, the word segmenter and its score."""
 
+from finegrain.crf.schemes import SpanScheme, TagScheme
 from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.segmenter.segmenter import Segmenter
 from finegrain.segmenter.training import TrainingDivergedError
@@ -11,7 +12,7 @@ from finegrain.tagging.corpus import (
     write_segmented,
 )
 from finegrain.tagging.entities import BIO, BIOES, Span
-from finegrain.tagging.schemes import BMES, TagScheme
+from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore, score
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SegmentationScore",
     "Segmenter",
     "Span",
+    "SpanScheme",
     "TagScheme",
     "TrainingDivergedError",
     "manual_corpus",

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finegrain.tagging.schemes import SpanTables, frozen
+from finegrain.crf.schemes import SpanTables, read_only
 
 
 class Span(NamedTuple):
@@ -43,9 +43,9 @@ class _Prefixed:
         self.types = tuple(dict.fromkeys(kind for kind in kinds if kind))
         opens, closes = self._opens_or_o(prefixes), self._closes_or_o(prefixes)
         goes_on = [[self._goes_on(a, b) for b in parts] for a in parts]
-        self.allowed_start = frozen(opens)
-        self.allowed_end = frozen(closes)
-        self.allowed = frozen(
+        self.allowed_start = read_only(opens)
+        self.allowed_end = read_only(closes)
+        self.allowed = read_only(
             [
                 [goes_on[a][b] or (closes[a] and opens[b]) for b in range(len(parts))]
                 for a in range(len(parts))

@@ -2,88 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, final
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-
-@runtime_checkable
-class TagScheme(Protocol):
-    """What a sequence model needs to know of a tag scheme: its tags and which may follow which.
-
-    Whatever has these four attributes is a tag scheme; there is nothing to inherit.
-    """
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the tags. The number of a tag is its place in this tuple."""
-        ...
-
-    @property
-    def allowed(self) -> NDArray[np.bool_]:
-        """`(tags, tags)` array, true at [from, to] where the second tag may follow the first."""
-        ...
-
-    @property
-    def allowed_start(self) -> NDArray[np.bool_]:
-        """`(tags,)` array, true for the tags that a sentence may begin with."""
-        ...
-
-    @property
-    def allowed_end(self) -> NDArray[np.bool_]:
-        """`(tags,)` array, true for the tags that a sentence may end with."""
-        ...
-
-
-def frozen(values: Any, dtype: Any = bool) -> NDArray[Any]:
-    """A read-only array."""
-    array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
-    return array
-
-
-class SpanTables(NamedTuple):
-    """How spans are read from tags: a run of tags that go on is one if its ends are right.
-
-    In all tables number 0 stands for a position outside the sequence and number n + 1 for tag n.
-
-    Attributes:
-        breaks: (tags + 1, tags + 1) boolean [before, here]: whether a run ends between the two.
-        opens: (tags + 1,) int32: 1 + the type of span whose first tag this is; 0 if none.
-        closes: (tags + 1,) boolean: whether it may be the last tag of a span.
-    """
-
-    breaks: NDArray[np.bool_]
-    opens: NDArray[np.int32]
-    closes: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, goes_on: Any, opens: Any, closes: Any) -> SpanTables:
-        """The tables of what holds for each tag.
-
-        Args:
-            goes_on: (tags, tags) boolean [before, here]: whether both are in the same run.
-            opens: (tags,) the type of span whose first tag this is; −1 if none.
-            closes: (tags,) boolean: whether it may be the last tag of a span.
-        """
-        return cls(
-            breaks=frozen(np.pad(~np.array(goes_on, bool), ((1, 0), (1, 0)), constant_values=True)),
-            opens=frozen(np.pad(np.array(opens) + 1, (1, 0)), np.int32),
-            closes=frozen(np.pad(np.array(closes, bool), (1, 0))),
-        )
-
-    def read(self, tags: NDArray[Any]) -> Iterator[tuple[int, int, int]]:
-        """The (type, start, end) of each span of (length,) tag numbers, negative if outside."""
-        numbers = np.pad(np.maximum(np.asarray(tags, np.int64) + 1, 0), 1)
-        cuts = self.breaks[numbers[:-1], numbers[1:]].nonzero()[0]
-        for start, end in pairwise(cuts.tolist()):
-            kind = int(self.opens[numbers[start + 1]])
-            if kind and self.closes[numbers[end]]:
-                yield kind - 1, start, end
+from finegrain.crf.schemes import SpanTables, read_only
 
 
 @final
@@ -123,11 +50,11 @@ class BMES:
     def __init__(self) -> None:
         self.labels = ("s", "b", "m", "e")
         self.types = ("word",)
-        self.allowed_start = frozen([1, 1, 0, 0])
-        self.allowed_end = frozen([1, 0, 0, 1])
+        self.allowed_start = read_only([1, 1, 0, 0])
+        self.allowed_end = read_only([1, 0, 0, 1])
         # A tag that ends a word is followed by one that begins a word; any other by one that
         # does not.
-        self.allowed = frozen([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
+        self.allowed = read_only([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
         # All tags are in some word: a cut is wherever one may be.
         goes_on = [[not (a in (0, 3) or b in (0, 1)) for b in range(4)] for a in range(4)]
         self.spans = SpanTables.of(goes_on, opens=[0] * 4, closes=[True] * 4)
