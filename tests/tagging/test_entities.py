@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.tagging import BIO, BIOES, BMES, Span, TagScheme
+from finegrain.tagging import BIO, BIOES, BMES, Span, SpanScheme, TagScheme
 
 pytestmark = pytest.mark.one_backend
 
@@ -47,6 +47,7 @@ def test_labels_keep_an_order_of_their_own():
 @every_scheme
 def test_is_a_tag_scheme(scheme):
     assert isinstance(scheme, TagScheme)
+    assert isinstance(scheme, SpanScheme)
     count = len(scheme.labels)
     assert scheme.allowed.shape == (count, count)
     for table in (scheme.allowed, scheme.allowed_start, scheme.allowed_end):

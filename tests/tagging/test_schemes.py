@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.crf.schemes import TagScheme
+from finegrain.crf.schemes import SpanScheme, TagScheme
 from finegrain.tagging.schemes import BMES
 
 pytestmark = pytest.mark.one_backend
@@ -21,6 +21,7 @@ def test_labels_number_the_tags():
 
 def test_is_a_tag_scheme():
     assert isinstance(scheme, TagScheme)
+    assert isinstance(scheme, SpanScheme)
     assert not isinstance(object(), TagScheme)
 
 

@@ -87,10 +87,9 @@ class SpanTables(NamedTuple):
             opens: (tags,) the type of span whose first tag this is; −1 if none.
             closes: (tags,) boolean: whether it may be the last tag of a span.
         """
+        cuts = np.pad(~np.array(goes_on, bool), ((1, 0), (1, 0)), constant_values=True)
         return cls(
-            breaks=read_only(
-                np.pad(~np.array(goes_on, bool), ((1, 0), (1, 0)), constant_values=True)
-            ),
+            breaks=read_only(cuts),
             opens=read_only(np.pad(np.array(opens) + 1, (1, 0)), np.int32),
             closes=read_only(np.pad(np.array(closes, bool), (1, 0))),
         )
