@@ -25,7 +25,7 @@ DOCS = ROOT / "docs" / "benchmarks"
 
 
 def one_thread() -> None:
-    """Gives each library one thread; to be called before any of them is imported."""
+    """Give each library one thread; call this before any of them is imported."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -37,7 +37,7 @@ def one_thread() -> None:
 def alternating(
     contenders: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3, least: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; in a round all run, in turns, one after another.
+    """Measure the seconds of each contender in each round, where all run one after another.
 
     Args:
         contenders: What to run, by name.
@@ -67,7 +67,7 @@ def alternating(
 
 
 def ratios(times: Mapping[str, Sequence[float]], to: str) -> dict[str, float]:
-    """The median, over the rounds, of each contender's time by that of `to`."""
+    """Compute the median over the rounds of each contender's time divided by that of `to`."""
     return {
         name: statistics.median(a / b for a, b in zip(own, times[to], strict=True))
         for name, own in times.items()
@@ -75,7 +75,7 @@ def ratios(times: Mapping[str, Sequence[float]], to: str) -> dict[str, float]:
 
 
 def machine() -> str:
-    """The machine in a few words."""
+    """Describe the machine in a few words."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -87,7 +87,7 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions."""
+    """Return the installed versions of the packages."""
     return {package: version(package) for package in packages}
 
 
@@ -110,25 +110,25 @@ class Run(NamedTuple):
 
     @classmethod
     def here(cls, results: dict[str, Any], rounds: int, *packages: str) -> Run:
-        """What was found on this machine today."""
+        """Record what was found on this machine today."""
         return cls(results, machine(), time.strftime("%Y-%m-%d"), rounds, versions(*packages))
 
     @classmethod
     def read(cls, name: str) -> Run:
-        """What is kept of a benchmark; exits where nothing is."""
+        """Read what is kept of a benchmark; exit if there is nothing."""
         path = RESULTS / f"{name}.json"
         if not path.exists():
             raise SystemExit(f"Nothing is kept of this benchmark: there is no {path}")
         return cls(**json.loads(path.read_text()))
 
     def keep(self, name: str) -> None:
-        """Writes it as JSON."""
+        """Write the run as JSON."""
         RESULTS.mkdir(exist_ok=True)
         whole = json.dumps(self._asdict(), indent=1)
         (RESULTS / f"{name}.json").write_text(whole + "\n")
 
     def source(self, command: str) -> str:
-        """The line that says where the tables come from.
+        """Return the line that says where the tables come from.
 
         Args:
             command: What measures again, such as `benchmarks/gan.py`.
@@ -141,7 +141,7 @@ class Run(NamedTuple):
 
 
 def parsed(add: Any = None) -> argparse.Namespace:
-    """The arguments that every benchmark takes, and its own.
+    """Parse the arguments that every benchmark takes, and its own.
 
     Args:
         add: Adds arguments of the benchmark's own to a parser.
@@ -170,7 +170,7 @@ def parsed(add: Any = None) -> argparse.Namespace:
 
 
 def add_backends(parser: argparse.ArgumentParser) -> None:
-    """The arguments of benchmarks that run on each backend."""
+    """Add the arguments of benchmarks that run on each backend."""
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
 
@@ -180,7 +180,9 @@ def on_each_backend(
     measure: Callable[[argparse.Namespace], dict[str, Any]],
     arguments: argparse.Namespace,
 ) -> dict[str, Any] | None:
-    """Runs `measure` in a process for each backend; the results by backend, in the parent only.
+    """Run `measure` in a process for each backend.
+
+    The parent returns the results by backend; each of these processes returns `None`.
 
     Args:
         script: `__file__` of the benchmark.
@@ -212,7 +214,7 @@ def benchmark(
     page: Callable[[Run], str],
     add: Any = None,
 ) -> None:
-    """Measures on each backend, prints the page and, if asked, keeps it under the script's name.
+    """Measure on each backend, print the page and, if asked, keep it under the script's name.
 
     Args:
         script: `__file__` of the benchmark.
@@ -242,12 +244,12 @@ def benchmark(
 
 
 def write_page(name: str, text: str) -> None:
-    """Writes a page of the docs."""
+    """Write a page of the docs."""
     DOCS.mkdir(exist_ok=True)
     (DOCS / f"{name.replace('_', '-')}.md").write_text(text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -18,7 +18,7 @@ class MissingDataError(Exception):
 
 
 def files(data: Path, name: str, *names: str) -> list[Path]:
-    """The files of a data set.
+    """Find the files of a data set.
 
     Args:
         data: The folder of all data sets.

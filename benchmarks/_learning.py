@@ -52,7 +52,7 @@ class Method(NamedTuple):
 
 
 def of_keras(factory: Callable[[], Any], shapes: Sequence[tuple[int, ...]]) -> Method:
-    """A Keras optimizer, whose learning rate is one of its variables."""
+    """Make a method of a Keras optimizer, whose learning rate is one of its variables."""
     import keras
 
     optimizer = factory()
@@ -72,7 +72,7 @@ def of_keras(factory: Callable[[], Any], shapes: Sequence[tuple[int, ...]]) -> M
 
 
 def of_optax(factory: Callable[[Array], Any], _shapes: Any = None) -> Method:
-    """An optimizer of optax, made for a learning rate that the program is given."""
+    """Make a method of an optax optimizer, made anew for the learning rate that it is given."""
     import optax
 
     def init(weights: Weights, rate: Array) -> Any:
@@ -87,7 +87,7 @@ def of_optax(factory: Callable[[Array], Any], _shapes: Any = None) -> Method:
 
 
 def initial(shapes: Sequence[tuple[int, ...]], key: Array) -> Weights:
-    """Normal kernels of variance 1 / inputs, zero biases."""
+    """Draw normal kernels of variance 1 / inputs, with zero biases."""
     keys = jax.random.split(key, len(shapes))
     return [
         jax.random.normal(k, shape) / math.sqrt(shape[-2]) if len(shape) > 1 else jnp.zeros(shape)
@@ -98,7 +98,10 @@ def initial(shapes: Sequence[tuple[int, ...]], key: Array) -> Weights:
 def run_all(
     task: Task, method: Method, rates: Sequence[float], seeds: Sequence[int], steps: int = STEPS
 ) -> dict[str, np.ndarray]:
-    """Losses of each rate and seed, of shape (rates, seeds, records), on both parts of the data."""
+    """Train with each rate and seed, and record the losses on both parts of the data.
+
+    The losses of a part have the shape (rates, seeds, records).
+    """
     x, y = map(jnp.asarray, task.train)
     chosen = np.random.default_rng(0).permutation(len(x))[:EXAMPLES]
     x_some, y_some = x[chosen], y[chosen]
@@ -133,7 +136,7 @@ def run_all(
 
 
 def final(losses: np.ndarray) -> np.ndarray:
-    """The mean of the last two records, or infinity where training diverged."""
+    """Compute the mean of the last two records, or infinity where training diverged."""
     last = losses[..., -2:].mean(-1)
     return np.where(np.isfinite(last), last, np.inf)
 
@@ -143,7 +146,7 @@ def cross_entropy(scores: Array, y: Array) -> Array:
 
 
 def dense(weights: Weights, x: Array, y: Array, activation: Any = jax.nn.relu) -> Array:
-    """Cross entropy of a multilayer perceptron."""
+    """Compute the cross entropy of a multilayer perceptron."""
     *hidden, kernel, bias = weights
     for k, b in zip(hidden[::2], hidden[1::2], strict=True):
         x = activation(x @ k + b)
@@ -151,12 +154,12 @@ def dense(weights: Weights, x: Array, y: Array, activation: Any = jax.nn.relu) -
 
 
 def regression(weights: Weights, x: Array, y: Array) -> Array:
-    """Mean squared error of a perceptron with one hidden layer."""
+    """Compute the mean squared error of a perceptron with one hidden layer."""
     return jnp.mean((jnp.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3] - y) ** 2)
 
 
 def embedded(weights: Weights, x: Array, y: Array) -> Array:
-    """Cross entropy of a perceptron of embedded symbols, (batch, window) integers."""
+    """Compute the cross entropy of a perceptron of embedded symbols, (batch, window) integers."""
     return dense(weights[1:], weights[0][x].reshape(len(x), -1), y)
 
 
@@ -165,7 +168,7 @@ def layers(*widths: int) -> list[tuple[int, ...]]:
 
 
 def halves(x: Any, y: Any, share: float = 0.2) -> tuple[Any, Any]:
-    """Training and validation parts."""
+    """Shuffle the examples and split them into training and validation parts."""
     order = np.random.default_rng(1).permutation(len(x))
     x, y = np.asarray(x, "float32")[order], np.asarray(y)[order]
     cut = int(len(x) * share)
@@ -188,7 +191,7 @@ def digits_small_batch(data: Path) -> Task:
 
 
 def digits_tanh(data: Path) -> Task:
-    """Three hidden layers."""
+    """Make the task `digits` with three hidden layers."""
     loss = partial(dense, activation=jnp.tanh)
     return digits(data)._replace(shapes=layers(64, 32, 32, 32, 10), loss=loss)
 
@@ -209,7 +212,7 @@ def diabetes(_data: Path) -> Task:
 
 
 def mnist(data: Path) -> Task:
-    """Images of half the size."""
+    """Make the task of MNIST's digits, with images of half the size."""
     names = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
     of_images, of_labels = files(data, "mnist", *names)
     with gzip.open(of_images) as file:
@@ -221,13 +224,13 @@ def mnist(data: Path) -> Task:
 
 
 def mnist_tanh(data: Path) -> Task:
-    """Three hidden layers."""
+    """Make the task `mnist` with three hidden layers."""
     loss = partial(dense, activation=jnp.tanh)
     return mnist(data)._replace(shapes=layers(196, 32, 32, 32, 10), loss=loss)
 
 
 def windows(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """For each position of each row its neighbourhood, 0 outside of the row."""
+    """Cut out the neighbourhood of each position of each row, 0 outside the row."""
     out = []
     for row in rows:
         padded = np.pad(np.asarray(row, "int32"), width)
@@ -236,13 +239,13 @@ def windows(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
 
 
 def numbers(rows: Sequence[Sequence[str]], size: int) -> dict[str, int]:
-    """Numbers of the most frequent symbols, from 2 on; 1 is for all others."""
+    """Map the most frequent symbols to numbers from 2 on; 1 is for all others."""
     counts = Counter(symbol for row in rows for symbol in row)
     return {symbol: n for n, (symbol, _) in enumerate(counts.most_common(size - 2), 2)}
 
 
 def tagger(train: Any, validation: Any, tags: Sequence[str], size: int, width: int) -> Task:
-    """A tag for each symbol by the embeddings of its neighbourhood."""
+    """Make the task of tagging each symbol by the embeddings of its neighbourhood."""
     number, tag = numbers([row for row, _ in train], size), {t: n for n, t in enumerate(tags)}
 
     def encoded(part: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +257,7 @@ def tagger(train: Any, validation: Any, tags: Sequence[str], size: int, width: i
 
 
 def ud_en_ewt(data: Path) -> Task:
-    """Parts of speech of English words."""
+    """Make the task of tagging English words with their parts of speech."""
     from finegrain.tagging.corpus import read_columns
 
     train, dev = map(read_columns, files(data, "ud_en_ewt", "train.upos.tsv", "dev.upos.tsv"))
@@ -263,7 +266,7 @@ def ud_en_ewt(data: Path) -> Task:
 
 
 def ud_zh_gsdsimp(data: Path) -> Task:
-    """Word segmentation of Chinese characters."""
+    """Make the task of segmenting Chinese characters into words."""
     import finegrain as fg
     from finegrain.tagging.corpus import read_segmented
 
@@ -278,7 +281,7 @@ def ud_zh_gsdsimp(data: Path) -> Task:
 
 
 def characters(_data: Path) -> Task:
-    """The next character of Python's manual, by the eight before it."""
+    """Make the task of predicting a character of Python's manual from the eight before it."""
     from finegrain.demo.manual import manual_corpus
 
     corpus, size = manual_corpus(), 64
@@ -301,7 +304,7 @@ def breast_cancer(_data: Path) -> Task:
 
 
 def iris(_data: Path) -> Task:
-    """Two hidden layers."""
+    """Make the task of classifying irises, with two hidden layers."""
     from sklearn.datasets import load_iris
 
     x, y = load_iris(return_X_y=True)
@@ -309,12 +312,12 @@ def iris(_data: Path) -> Task:
 
 
 def diabetes_wide(data: Path) -> Task:
-    """Four times as many hidden units."""
+    """Make the task `diabetes` with four times as many hidden units."""
     return diabetes(data)._replace(shapes=layers(10, 32, 1))
 
 
 def digits_regression(_data: Path) -> Task:
-    """The digit as a number."""
+    """Make the task of predicting the digit as a number."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
@@ -365,7 +368,7 @@ class Store:
         self.results = json.loads(self.path.read_text()) if kept else {}
 
     def piece(self, key: str, compute: Callable[[], Any]) -> None:
-        """Computes and stores a piece, unless it is there."""
+        """Compute and store a piece, unless it is there."""
         if key not in self.results:
             print(key, flush=True)
             self.results[key] = compute()
@@ -376,7 +379,10 @@ class Store:
 def losses(
     task: Task, method: Method, rates: Sequence[float], seeds: Sequence[int], steps: int
 ) -> dict[str, Any]:
-    """The final losses of many runs as JSON: (rates, seeds) numbers, `None` where not finite."""
+    """Find the final losses of many runs, fit for JSON.
+
+    Those of a part of the data are (rates, seeds) numbers, `None` where not finite.
+    """
     curves = run_all(task, method, rates, seeds, steps)
     return {
         "rates": [float(rate) for rate in rates],
@@ -388,13 +394,13 @@ def losses(
 
 
 def means(result: dict[str, Any], part: str) -> np.ndarray:
-    """The mean over the seeds, for each rate; infinite where a run diverged."""
+    """Compute the mean over the seeds for each rate, infinite where a run diverged."""
     rows = [[np.inf if x is None else x for x in row] for row in result[part]]
     return np.array(rows).mean(1)
 
 
 def cost(task: Task, method: Method, rounds: int, steps: int = 2000) -> dict[str, float]:
-    """Microseconds of a training step of one model, and numbers of state for each weight."""
+    """Measure the microseconds of one model's training step, and count its state per weight."""
     x, y = (jnp.asarray(a[: task.batch]) for a in task.train)
     weights = initial(task.shapes, jax.random.key(0))
     state = method.init(weights, jnp.float32(1e-3))

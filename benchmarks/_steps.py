@@ -9,7 +9,7 @@ LAYERS, WIDTH = 26, 64
 
 
 def variables(layers: int = LAYERS, width: int = WIDTH) -> list[Any]:
-    """The kernels and biases of so many square layers, `layer_00` and on."""
+    """Make the kernels and biases of so many square layers, named `layer_00` and on."""
     import keras
 
     found = []
@@ -23,7 +23,7 @@ def variables(layers: int = LAYERS, width: int = WIDTH) -> list[Any]:
 def optimizer_step(
     optimizer: Any, repeat: int, *, xla: bool = True, layers: int = LAYERS
 ) -> Callable[[], None]:
-    """A function that takes `repeat` steps of a Keras optimizer.
+    """Make a function that takes `repeat` steps of a Keras optimizer.
 
     Args:
         optimizer: Not yet built.

@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def problem(size: tuple[int, int, int], scale: float = 1.0) -> tuple[Arrays, Arrays]:
-    """Scores from a normal distribution; tags, and a mask of lengths from half the time on."""
+    """Draw normal scores, random tags, and a mask of lengths from half the time on."""
     batch, time, tags = size
     random = np.random.default_rng(0)
     shapes = ((batch, time, tags), (tags, tags), (tags,), (tags,))
@@ -41,7 +41,7 @@ def problem(size: tuple[int, int, int], scale: float = 1.0) -> tuple[Arrays, Arr
 
 
 def torch_peer(name: str, scores: Arrays, fixed: Arrays) -> tuple[Callable, Callable]:
-    """A training step (returning value and gradients) and a decoding of a PyTorch library."""
+    """Make a training step (returning value and gradients) and a decoding of a PyTorch library."""
     import torch
 
     module, loss, decode = _PEERS[name](scores["emissions"].shape[2])
@@ -93,7 +93,10 @@ def _torch_struct(tags: int) -> Any:
     from torch_struct import LinearChainCRF
 
     def chain(parts: Any, mask: Any) -> Any:
-        """Scores of pairs [batch, step, to, from]; the last position is each sequence's own."""
+        """Make the distribution from scores of pairs, [batch, step, to, from].
+
+        The scores of the end are added at each sequence's own last position.
+        """
         emissions, lengths = parts["emissions"], mask.sum(1)
         steps = parts["transitions"].t() + emissions[:, 1:, :, None]
         first = torch.nn.functional.pad(
@@ -138,7 +141,7 @@ def loss_of_chain(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
 
 
 def loss_in_log_space(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
-    """The plain scan: the recursion in log space, differentiated by the backend."""
+    """Compute the loss by the plain scan, in log space and differentiated by the backend."""
     from keras import ops
 
     from finegrain.crf.checks import checked_chain
@@ -156,7 +159,10 @@ def tags_of_chain(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
 
 
 def tags_by_plain_scan(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
-    """The plain scan: a maximum and its place for each tag at each step, and the way back."""
+    """Find the (B, T) best tags by the plain scan.
+
+    It finds a maximum and its place for each tag at each step, and then goes back.
+    """
     from keras import ops
 
     from finegrain.crf.kernels.loops import scan
@@ -187,7 +193,10 @@ def tags_by_plain_scan(parts: dict[str, Any], fixed: dict[str, Any]) -> Any:
 def on_backend(
     loss: Callable, decode: Callable, scores: Arrays, fixed: Arrays, mode: str
 ) -> tuple[Callable, Callable]:
-    """A training step and a decoding of functions in Keras operations, as the backend runs them."""
+    """Make a training step and a decoding from functions in Keras operations.
+
+    The `mode` says how the backend runs them.
+    """
     import keras
 
     parts = {name: keras.ops.convert_to_tensor(value) for name, value in scores.items()}
@@ -266,7 +275,7 @@ def measure_speed(arguments: argparse.Namespace, modes: tuple[str, ...]) -> list
 
 
 def agree(steps: dict[str, Callable]) -> None:
-    """Sees that all compute the same."""
+    """Check that all steps compute the same value and gradients."""
     found = {name: _results(step()) for name, step in steps.items()}
     for name, results in found.items():
         for key, expected in found[BASE].items():
@@ -276,7 +285,7 @@ def agree(steps: dict[str, Callable]) -> None:
 
 
 def measure_errors(arguments: argparse.Namespace, modes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The largest errors of values and gradients, against pytorch-crf in float64."""
+    """Measure the largest errors of values and gradients against pytorch-crf in float64."""
     rows = []
     for size in LONG[:1] if arguments.quick else LONG:
         scores, fixed = problem(size, scale=2.0)
@@ -320,7 +329,7 @@ def _results(step: Any) -> dict[str, np.ndarray]:
 
 
 def measure_memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Bytes that XLA holds besides arguments and results, by those of the emissions."""
+    """Measure the bytes that XLA holds besides arguments and results, by those of the emissions."""
     import jax
 
     rows = []
@@ -355,7 +364,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def page(run: Run) -> str:
-    """The tables, as a page of the docs."""
+    """Format the tables as a page of the docs."""
     parts = [
         "# How fast and how exact the CRF is\n\n"
         "Sizes are (batch, time, tags), float32, one thread each, sequences of random lengths "

@@ -23,7 +23,10 @@ TURN = 0.05
 
 
 def dcgan() -> tuple[Any, Any]:
-    """Convolutions on 28 × 28 pixels; the generator has the more of the work."""
+    """Make a convolutional generator and discriminator for 28 × 28 pixels.
+
+    The generator does more of the work.
+    """
     import keras
     from keras import layers
 
@@ -46,7 +49,7 @@ def dcgan() -> tuple[Any, Any]:
 
 
 def mlp() -> tuple[Any, Any]:
-    """Two hidden layers of 512 each."""
+    """Make a generator and a discriminator with two hidden layers of 512 units each."""
     import keras
     from keras import layers
 
@@ -119,7 +122,7 @@ def two_turns(pair: Any, same_samples: bool) -> list[Turn]:
 
 
 def on_jax(turns: list[Turn], real: Any) -> tuple[Callable[[], None], float]:
-    """A compiled step, and its operations."""
+    """Compile a step, and count its operations."""
     import jax
     import keras
 
@@ -229,7 +232,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def page(run: Run) -> str:
-    """The tables, as a page of the docs."""
+    """Format the tables as a page of the docs."""
     parts = [
         "# What a step of a GAN costs\n\n"
         f"Batches of {BATCH}, float32, one thread, Adam. **Two turns** is how GANs are usually "

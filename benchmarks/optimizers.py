@@ -52,7 +52,7 @@ def makers() -> dict[str, Callable[[], Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Medians of the ratios to Keras's Adam of a step alone."""
+    """Measure what a step alone costs, as median ratios to Keras's Adam."""
     import keras
 
     import finegrain as fg
@@ -80,7 +80,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def page(run: Run) -> str:
-    """The tables, as a page of the docs."""
+    """Format the tables as a page of the docs."""
     from _learning import TASKS, means
 
     results, names = run.results, list(makers())
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def measured(arguments: argparse.Namespace, costs: dict[str, Any]) -> Run:
-    """The losses of all tasks, and the costs."""
+    """Measure the losses of all tasks, and add the costs."""
     from _data import MissingDataError
     from _learning import QUICK_STEPS, QUICK_TASKS, TASKS, Store, losses, of_keras
 

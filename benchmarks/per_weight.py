@@ -14,9 +14,9 @@ DEPTH, MODEL_WIDTH, HEADS, LENGTH, BATCH, STEPS = 6, 128, 4, 64, 16, 10
 
 
 def group_patterns(groups: int) -> list[str]:
-    """Regular expressions that part the layers `layer_00` … into so many groups, the last is rest.
+    """Return regular expressions that divide the layers `layer_00` … into so many groups.
 
-    The first of `groups` groups is what no expression selects.
+    The first of the `groups` groups is what no expression selects.
     """
     members: list[list[str]] = [[] for _ in range(groups)]
     for layer in range(LAYERS):
@@ -118,7 +118,7 @@ def measure_steps(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def transformer() -> Any:
-    """Six blocks of attention and feed-forward layers, named in 26 parts."""
+    """Make a model of six blocks of attention and feed-forward layers, named in 26 parts."""
     import keras
     from keras import layers
 
@@ -139,7 +139,7 @@ def transformer() -> Any:
 
 
 def fit_steps(optimizer: Any, callbacks: Any = ()) -> Any:
-    """A function that fits a transformer for `STEPS` steps."""
+    """Make a function that fits a transformer for `STEPS` steps."""
     import keras
     import numpy as np
 
@@ -199,7 +199,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def page(run: Run) -> str:
-    """The tables, as a page of the docs."""
+    """Format the tables as a page of the docs."""
     parts = [
         "# What PerWeight costs\n\n"
         "Ratios to the plain Keras Adam; below 1 is faster. Medians over the rounds of a run in "

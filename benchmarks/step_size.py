@@ -52,7 +52,10 @@ def adam(rate: Any) -> Any:
 
 
 def hypergradient(rate: Any, hyper_rate: float) -> Any:
-    """Adam-HD of Baydin et al.: the rate goes along the gradient by the last step's direction."""
+    """Make Adam-HD of Baydin et al.
+
+    Each step adds to the rate `hyper_rate` times the product of gradient and last direction.
+    """
     import jax
     import optax
     from jax import numpy as jnp
@@ -107,7 +110,7 @@ def methods() -> dict[str, Callable[[Any], Method]]:
 
 
 def columns(names: list[str]) -> dict[str, list[str]]:
-    """The table's columns: methods, of which those that differ in a hyper-rate share one."""
+    """Group the methods into the table's columns; those that differ in a hyper-rate share one."""
     found: dict[str, list[str]] = {}
     for name in names:
         column = HYPERGRADIENT if name.startswith(HYPERGRADIENT) else name
@@ -116,13 +119,13 @@ def columns(names: list[str]) -> dict[str, list[str]]:
 
 
 def spread(results: dict[str, Any], task: str, variants: list[str], part: str) -> Any:
-    """The losses from each rate; of several variants of the one that is best at its worst."""
+    """Find the losses from each rate, of the variant whose worst loss is lowest."""
     found = [results[f"{task}/{v}"] for v in variants if f"{task}/{v}" in results]
     return min((means(result, part) for result in found), key=lambda x: x.max(), default=None)
 
 
 def page(run: Run) -> str:
-    """The tables, as a page of the docs."""
+    """Format the tables as a page of the docs."""
     results, names, steps = run.results["tasks"], list(methods()), run.results["steps"]
     parts = [
         "# How much the initial learning rate matters\n\n"
@@ -180,7 +183,7 @@ def labelled(task: str) -> str:
 
 
 def held_out_page(run: Run) -> str:
-    """A table of ours with other seeds and half the steps than its defaults were chosen with."""
+    """Format a table of our method with other seeds than chose its defaults, and half the steps."""
     results, steps = run.results["held_out"], run.results["steps"] // 2
     rows = []
     for task in [*TASKS, *HELD_OUT_TASKS]:
@@ -207,7 +210,7 @@ def shown(ratio: float) -> str:
 
 
 def measured(arguments: argparse.Namespace) -> Run:
-    """The losses of all tasks from all rates, and what a step costs."""
+    """Measure the losses of all tasks from all rates, and what a step costs."""
     every, steps, chosen = methods(), arguments.steps, arguments.tasks
     if arguments.quick:
         steps, chosen = QUICK_STEPS, QUICK_TASKS

@@ -15,7 +15,7 @@ from matplotlib.image import imsave
 
 
 def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
-    r"""The squared Fréchet distance of two normal distributions with the samples' moments.
+    r"""Compute the squared Fréchet distance of normal distributions with the samples' moments.
 
     $$\lVert\mu_1 - \mu_2\rVert^2 + \text{tr}\big(\Sigma_1 + \Sigma_2
       - 2\,(\Sigma_1 \Sigma_2)^{1/2}\big)$$
@@ -39,7 +39,7 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def grid(images: np.ndarray, columns: int = 8, border: int = 1) -> np.ndarray:
-    """Images, (n, height, width) or (n, height, width, 1), as one; whole rows only."""
+    """Join images, (n, height, width) or (n, height, width, 1), into one, in whole rows only."""
     rows = len(images) // columns
     tiles = images[: rows * columns].reshape(rows, columns, *images.shape[1:3])
     line = 0.75 * tiles.min() + 0.25 * tiles.max()
@@ -48,13 +48,13 @@ def grid(images: np.ndarray, columns: int = 8, border: int = 1) -> np.ndarray:
 
 
 def save_grid(path: Path, images: np.ndarray, scale: int = 1) -> None:
-    """The images as a PNG, dark on light."""
+    """Save the images as a PNG, dark on light."""
     picture = grid(images).repeat(scale, 0).repeat(scale, 1)
     imsave(path, picture, cmap="gray_r")
 
 
 def save_curves(path: Path, curves: Mapping[str, Sequence[float]], every: int) -> None:
-    """The curves, of which each point is a mean over `every` steps, as a PNG."""
+    """Save the curves, each point of which is a mean over `every` steps, as a PNG."""
     figure = Figure(figsize=(6.0, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
@@ -101,7 +101,7 @@ class Grids(keras.callbacks.Callback):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """The value in a file that is there whole or not at all."""
+    """Write the value as JSON, so that the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(value, indent=1) + "\n")

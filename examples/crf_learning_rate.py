@@ -31,7 +31,7 @@ console = Console()
 
 
 def encoded(sentences: list[list[str]], characters: dict[str, int]) -> tuple[Any, Any]:
-    """Numbers of the characters, 0 where padded and 1 if unknown, and tags, −1 where padded."""
+    """Encode characters as numbers, 0 where padded and 1 if unknown, and tags, −1 where padded."""
     rows = [words for words in sentences if 0 < sum(map(len, words)) <= LONGEST]
     x = np.zeros((len(rows), LONGEST), "int32")
     y = np.full((len(rows), LONGEST), -1, "int32")
@@ -43,7 +43,7 @@ def encoded(sentences: list[list[str]], characters: dict[str, int]) -> tuple[Any
 
 
 def tagger(num_characters: int, use_transitions: bool) -> keras.Model:
-    """Embeddings of characters, three convolutions, and a CRF or a softmax of each position."""
+    """Make a tagger: embedded characters, three convolutions, a CRF or a softmax per position."""
     tokens = keras.Input((LONGEST,), dtype="int32")
     mask = keras.ops.not_equal(tokens, 0)
     x = keras.layers.Embedding(num_characters, WIDTH, name="characters")(tokens)
@@ -75,12 +75,12 @@ def compiled(model: keras.Model, learning_rate: float, multiplier: float = 1.0) 
 
 
 def contrast(transitions: np.ndarray) -> float:
-    """Mean score of the pairs of tags that spell words less that of those that do not."""
+    """Compute the mean score of pairs of tags that spell words, less that of the other pairs."""
     return float(transitions[SCHEME.allowed].mean() - transitions[~SCHEME.allowed].mean())
 
 
 def illegal(tags: np.ndarray) -> float:
-    """The share of neighbouring tags, decoded, that cannot spell words."""
+    """Compute the share of decoded pairs of neighbouring tags that cannot spell words."""
     before, after = tags[:, :-1], tags[:, 1:]
     inside = after >= 0
     return float((~SCHEME.allowed[before[inside], after[inside]]).mean())
@@ -89,7 +89,10 @@ def illegal(tags: np.ndarray) -> float:
 def experiment(
     train: list[list[str]], test: list[list[str]], arguments: argparse.Namespace, seed: int
 ) -> dict[str, Any]:
-    """F1 on the test sentences before and after each epoch, for each multiplier."""
+    """Measure F1 on the test sentences before fine-tuning and after each of its epochs.
+
+    Each multiplier has a fine-tuning of its own.
+    """
     keras.utils.set_random_seed(seed)
     found = sorted({character for words in train for word in words for character in word})
     characters = {character: number for number, character in enumerate(found, 2)}
@@ -131,7 +134,7 @@ def evaluated(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, flo
 
 
 def show(results: list[dict[str, Any]], title: str) -> None:
-    """The table: means over the seeds."""
+    """Print the table of means over the seeds."""
     table = Table(title=title)
     epochs = len(next(iter(results[0]["crf"].values()))["epochs"])
     for name in ("transitions learn at", "legal − illegal", "illegal pairs decoded"):

@@ -42,7 +42,7 @@ class Domain(NamedTuple):
 
 
 def domains() -> tuple[Domain, Domain, Domain, Domain]:
-    """Source and target to train with, source and target to test with: no digit is in two."""
+    """Return source and target to train with, then to test with; no digit is in two of them."""
     pixels, digits = load_digits(return_X_y=True)
     order = np.random.default_rng(1).permutation(len(pixels))
     images = (pixels[order].reshape(-1, 8, 8, 1) / 16).astype("float32")
@@ -61,7 +61,7 @@ def domains() -> tuple[Domain, Domain, Domain, Domain]:
 
 
 def slanted(images: np.ndarray) -> np.ndarray:
-    """Each row moved by half a pixel for each that it stands above the middle, as in italics."""
+    """Move each row half a pixel for each pixel that it is above the middle, as in italics."""
     columns = np.arange(8.0)
     rows = [
         [
@@ -75,7 +75,7 @@ def slanted(images: np.ndarray) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="examples")
 class ReverseGradient(keras.layers.Layer):
-    """Passes its input on; its gradient comes back times −`factor`, which starts at 0."""
+    """A layer that passes its input on, and its gradient back times −`factor`, at first 0."""
 
     def build(self, input_shape: Any) -> None:
         self.factor = self.add_weight(name="factor", initializer="zeros", trainable=False)
@@ -85,7 +85,7 @@ class ReverseGradient(keras.layers.Layer):
 
 
 class Grow(keras.callbacks.Callback):
-    """Raises the factor from 0 to `strength`, quickly at first."""
+    """A callback that raises the factor from 0 to `strength`, quickly at first."""
 
     def __init__(self, layer: ReverseGradient, strength: float, epochs: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Grow(keras.callbacks.Callback):
 
 
 def network() -> keras.Model:
-    """Two heads on the same features: which digit, and which domain."""
+    """Make a network of two heads on the same features: which digit, and which domain."""
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(16, 3, padding="same", activation="relu")(inputs)
     x = layers.MaxPooling2D()(x)
@@ -117,9 +117,10 @@ def accuracy(model: keras.Model, domain: Domain) -> float:
 
 
 def run(seed: int, epochs: int, strength: float = 0.0, *, on_target: bool = False) -> Any:
-    """Accuracy on the test images of both domains.
+    """Train a network and measure its accuracy on the test images of both domains.
 
-    At strength 0 the features know nothing of the domains. `on_target` learns the target's digits.
+    At strength 0 the features know nothing of the domains. With `on_target` the network learns the
+    target's digits.
     """
     keras.utils.set_random_seed(seed)
     source, target, test, test_of_target = domains()

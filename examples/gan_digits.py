@@ -30,7 +30,7 @@ console = Console()
 
 
 def networks() -> tuple[keras.Model, keras.Model]:
-    """A generator from noise to images, and a discriminator from images to scores."""
+    """Make a generator from noise to images, and a discriminator from images to scores."""
     generator = keras.Sequential(
         [
             keras.Input((LATENT,)),

@@ -52,7 +52,7 @@ console = Console()
 
 
 def ring(points: int) -> np.ndarray:
-    """Points of eight normal distributions on a circle, (points, 2)."""
+    """Draw points, (points, 2), from eight normal distributions on a circle."""
     random = np.random.default_rng(0)
     angle = random.integers(8, size=points) * np.pi / 4
     centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -75,7 +75,7 @@ class Way(keras.callbacks.Callback):
 
 
 def way(optimizer: keras.optimizers.Optimizer, run: str, steps: int) -> np.ndarray:
-    """The generator's weights every `EVERY` steps, (steps / EVERY + 1, weights)."""
+    """Record the generator's weights every `EVERY` steps, (steps / EVERY + 1, weights)."""
     generator_weight, multiplier = RUNS[run]
     keras.utils.set_random_seed(0)
     generator = keras.Sequential(

@@ -53,7 +53,7 @@ console = Console()
 
 
 def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images, (n, 28, 28, 1) in [−1, 1], and their digits."""
+    """Read the images, (n, 28, 28, 1) in [−1, 1], and their digits."""
     images, digits = (
         np.frombuffer(gzip.decompress((folder / name).read_bytes()), "uint8", offset=offset)
         for name, offset in zip(FILES, (16, 8), strict=True)
@@ -62,7 +62,7 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def networks() -> tuple[keras.Model, keras.Model]:
-    """A generator from noise to images, and a discriminator from images to scores."""
+    """Make a generator from noise to images, and a discriminator from images to scores."""
     generator = keras.Sequential(
         [
             keras.Input((LATENT,)),
@@ -125,7 +125,7 @@ class Turn(keras.Model):
         return self.learner.trainable_weights
 
     def call(self, real: Any, training: bool | None = None) -> Any:
-        """The scores of real images, which the discriminator's turn needs."""
+        """Score the real images in the discriminator's turn; pass them on in the generator's."""
         if self.learner is self.generator:
             return real
         return self.discriminator(real, training=training)
@@ -138,7 +138,7 @@ class Turn(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The non-saturating loss of the player whose turn it is."""
+        """Compute the non-saturating loss of the player whose turn it is."""
         noise = keras.random.normal((ops.shape(x)[0], LATENT), seed=self.noise)
         fake = self.generator(noise, training=training)
         if self.learner is self.generator:
@@ -148,7 +148,7 @@ class Turn(keras.Model):
 
 
 def single(seed: int) -> fg.models.GAN:
-    """One loss, one optimizer."""
+    """Make a GAN with one loss and one optimizer."""
     keras.utils.set_random_seed(seed)
     generator, discriminator = networks()
     gan = fg.models.GAN(generator, discriminator, loss="non_saturating", seed=seed)
@@ -158,7 +158,10 @@ def single(seed: int) -> fg.models.GAN:
 
 
 def alternating(seed: int) -> tuple[fg.models.GAN, Turn, Turn]:
-    """Two losses, two optimizers; the GAN, not compiled, draws the samples."""
+    """Make a GAN and its two turns, with two losses and two optimizers.
+
+    The GAN is not compiled: it only draws the samples.
+    """
     keras.utils.set_random_seed(seed)
     gan = fg.models.GAN(*networks(), seed=seed)
     of_discriminator = Turn(gan, gan.discriminator, seed)
@@ -175,7 +178,7 @@ def take_turns(
     seed: int,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    """What `fit` does, for two players."""
+    """Train two players in turns, as `fit` trains one model."""
     random = np.random.default_rng(seed)
     steps = len(images) // BATCH
     for epoch in range(epochs):
@@ -198,7 +201,7 @@ def take_turns(
 def trained(
     method: str, seed: int, images: np.ndarray, epochs: int, folder: Path
 ) -> tuple[fg.models.GAN, float]:
-    """The GAN after its epochs, and the seconds that they took."""
+    """Train a GAN, and return it with the seconds that its epochs took."""
     folder.mkdir(parents=True, exist_ok=True)
     images = images[: len(images) // BATCH * BATCH]
     curves = Curves(LOSSES, EVERY)
@@ -258,7 +261,7 @@ class Judge:
         return model
 
     def score(self, samples: np.ndarray) -> dict[str, Any]:
-        """The distance to the held-out images, and the share of each digit among the samples."""
+        """Compute the samples' distance to the held-out images, and the share of each digit."""
         features, scores = self.look.predict(samples, batch_size=256, verbose=0)
         shares = np.bincount(scores.argmax(1), minlength=10) / len(samples)
         return {
@@ -269,7 +272,7 @@ class Judge:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What an earlier run left there."""
+    """Read what an earlier run left there, if anything."""
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -278,7 +281,10 @@ def samples_of(gan: fg.models.GAN, number: int) -> np.ndarray:
 
 
 def seconds_per_step(images: np.ndarray, rounds: int) -> dict[str, list[float]]:
-    """Steps of both methods in turns, in this process; each with weights of its own."""
+    """Measure the seconds of steps of both methods.
+
+    They take turns in this process, each with weights of its own.
+    """
     gan, (_, *turns) = single(0), alternating(0)
     batch = images[:BATCH]
     contenders = {"single": [gan], "alternating": turns}
@@ -294,7 +300,7 @@ def seconds_per_step(images: np.ndarray, rounds: int) -> dict[str, list[float]]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """The table: means and standard deviations over the seeds."""
+    """Print the table of means and standard deviations over the seeds."""
     seeds = sorted({run["seed"] for run in results["runs"]})
     table = Table(title=f"MNIST, {results['steps']} steps of {BATCH}, seeds {seeds}")
     for name in ("", "Fréchet distance", "each seed", "digits that appear", "rarest digit"):

@@ -24,7 +24,7 @@ CONTEXT, BATCH, RECORDS = 8, 32, 20
 
 
 def examples() -> tuple[np.ndarray, np.ndarray, int]:
-    """Contexts, (examples, 8) integers, the characters that follow, and how many there are."""
+    """Make contexts, (examples, 8) integers, and the characters that follow; count the symbols."""
     text = "\n".join(" ".join(words) for words in fg.tagging.manual_corpus().train)
     symbols = sorted(set(text))
     number = {symbol: index for index, symbol in enumerate(symbols)}
@@ -48,7 +48,7 @@ def model(symbols: int) -> keras.Model:
 
 
 def curves(optimizer: Any, steps: int) -> tuple[list[float], list[float]]:
-    """The loss and the effective learning rate, twenty times on the way."""
+    """Train a model, and record loss and effective learning rate twenty times on the way."""
     x, y, symbols = examples()
     network = model(symbols)
     network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -30,7 +30,7 @@ console = Console()
 
 
 def shape(word: str) -> str:
-    """A word's kinds of characters in a row, such as Xx, Xx-0 or @x."""
+    """Reduce a word to its kinds of characters in a row, such as Xx, Xx-0 or @x."""
     kinds = re.sub(r"[a-zà-ÿ]+", "x", re.sub(r"[A-ZÀ-Þ]+", "X", re.sub(r"\d+", "0", word)))
     return kinds[:6]
 
@@ -80,7 +80,7 @@ def model_of(vocabulary: Vocabulary, num_tags: int, scheme: Any) -> keras.Model:
 
 
 def pieces(sentences: list[tuple[list[str], list[str]]]) -> list[tuple[list[str], list[str]]]:
-    """Sentences cut into pieces of `LONGEST` words at most: nothing is dropped."""
+    """Cut sentences into pieces of at most `LONGEST` words; nothing is dropped."""
     return [
         (words[i : i + LONGEST], tags[i : i + LONGEST])
         for words, tags in sentences
@@ -89,7 +89,7 @@ def pieces(sentences: list[tuple[list[str], list[str]]]) -> list[tuple[list[str]
 
 
 def surest(y: np.ndarray, potentials: np.ndarray) -> Table:
-    """How often the best tags are right, by how probable they are."""
+    """Tabulate how often the best tags are right, by how probable they are."""
     chain = fg.crf.LinearChain.from_potentials(potentials)
     marginals = keras.ops.convert_to_numpy(chain.marginals())
     tags = keras.ops.convert_to_numpy(chain.mode()[0])

@@ -12,10 +12,10 @@ ARGUMENT = re.compile(r"^ {4}(\w+):", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Fences the sessions and lists the call arguments of every docstring."""
+    """An extension that fences the sessions and lists the call arguments of every docstring."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrites the docstring of an object when it has been read."""
+        """Rewrite the docstring of an object when it has been read."""
         if obj.docstring is not None:
             text = SESSION.sub(r"\n\1```pycon\n\1\2\n\1```", obj.docstring.value)
             obj.docstring.value = CALL_ARGUMENTS.sub(

@@ -10,7 +10,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    r"""Replaces each `\(…\)` and `\[…\]` that pymdownx.arithmatex has marked."""
+    r"""Replace each `\(…\)` and `\[…\]` that pymdownx.arithmatex has marked."""
     return FORMULA.sub(_mathml, content)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def finite(value: Any) -> float | None:
-    """`value` as a float, if it is a finite real number, NumPy's included; else `None`."""
+    """Return `value` as a float if it is a finite real number, NumPy's included; else `None`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         return None
     try:
@@ -21,7 +21,9 @@ def finite(value: Any) -> float | None:
 
 
 def checked_number(argument: str, value: Any) -> float:
-    """`value` as a float ≥ 0 that float32 can hold, or an error that says what it may be.
+    """Return `value` as a float ≥ 0 that float32 can hold, or raise an error.
+
+    The error says what `argument` may be.
 
     Raises:
         TypeError: if it is no number.
@@ -35,7 +37,7 @@ def checked_number(argument: str, value: Any) -> float:
 
 
 def checked_positive(argument: str, value: Any, *, zero: bool = False) -> float:
-    """`value` as a finite float > 0 (or ≥ 0, with `zero`), or a `ValueError`."""
+    """Return `value` as a finite float > 0 (or ≥ 0, with `zero`), or raise a `ValueError`."""
     number = finite(value)
     if number is None or number < 0 or (number == 0 and not zero):
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def warn(old: str, new: str, stacklevel: int = 3) -> None:
-    """Warns that something is called otherwise by now.
+    """Warn that a name goes with the next release, and say what to use instead.
 
     Args:
         old: What was used.
@@ -22,7 +22,7 @@ def warn(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`, for names that have changed.
+    """Make a package's `__getattr__`, which finds names that have changed, and warns.
 
     Args:
         package: The package's name.

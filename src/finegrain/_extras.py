@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(package: str, what: str, instead: str = "") -> Iterator[None]:
-    """Has the imports inside of it say what to install.
+    """Make a failed import inside this context say what to install.
 
     Args:
         package: The package's name, to import and to install.

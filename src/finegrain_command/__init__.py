@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Runs the command and ends the process with its status; on Ctrl-C with 130."""
+    """Run the command and end the process with its exit status; on Ctrl-C, with 130."""
     try:
         from finegrain_command.program import run
 

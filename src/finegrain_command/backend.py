@@ -19,7 +19,7 @@ BACKENDS = ("jax", "torch", "tensorflow")
 
 
 def chosen(asked: str | None, configured: str | None, installed: Sequence[str]) -> str:
-    """The backend to take.
+    """Choose the backend: the one asked for, else the configured one, else the first installed.
 
     Args:
         asked: What KERAS_BACKEND says, if anything.
@@ -53,7 +53,7 @@ def chosen(asked: str | None, configured: str | None, installed: Sequence[str]) 
 
 
 def settle_backend() -> None:
-    """Sets KERAS_BACKEND to a backend that is there, and says so if nobody had set it."""
+    """Set KERAS_BACKEND to an installed backend, and say which if nobody had set it."""
     if "keras" in sys.modules:  # it has its backend, as under `python -m finegrain`
         return
     asked = os.environ.get("KERAS_BACKEND")
@@ -68,7 +68,7 @@ def settle_backend() -> None:
 
 
 def load_commands() -> ModuleType:
-    """What the commands do, once it is settled with which backend.
+    """Settle the backend, then import and return the module `commands`.
 
     Raises:
         UserError: if there is no backend to take, or it cannot be imported.
@@ -88,10 +88,10 @@ def load_commands() -> ModuleType:
 
 @contextlib.contextmanager
 def ends_at_once() -> Iterator[None]:
-    """Lets Ctrl-C end the process there and then, with status 130, where nothing is half done.
+    """Let Ctrl-C end the process at once, with status 130, where nothing is half done.
 
-    A KeyboardInterrupt would not always arrive: some libraries drop or wrap what is raised while
-    they are imported, and NumPy what is raised while it waits for an array of JAX.
+    A KeyboardInterrupt would not always arrive: some libraries drop or wrap an exception that is
+    raised while they are imported, and so does NumPy while it waits for an array of JAX.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -113,7 +113,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _settings_file() -> Path:
-    """Where Keras looks for its settings (keras/src/backend/config.py)."""
+    """Return the path where Keras looks for its settings (keras/src/backend/config.py)."""
     home = os.path.expanduser("~")
     folder = Path(home if os.access(home, os.W_OK) else "/tmp", ".keras")
     return Path(os.environ.get("KERAS_HOME", folder), "keras.json").expanduser()

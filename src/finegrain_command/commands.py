@@ -21,7 +21,7 @@ from finegrain_command.streams import UserError, groups_of_lines, say, standard_
 
 
 def demo(out: Path, *, epochs: int, seed: int, command: str) -> None:
-    """Trains the three taggers into the folder `out`, and reports."""
+    """Train the three taggers into the folder `out`, and print the report."""
     console = Console()
     with standard_output():
         result = run_demo(out, console, epochs=epochs, seed=seed)
@@ -31,7 +31,7 @@ def demo(out: Path, *, epochs: int, seed: int, command: str) -> None:
 
 
 def _report(result: DemoResult, console: Console, command: str) -> None:
-    """Prints the report; where standard output takes none of it, on standard error."""
+    """Print the report; if standard output cannot be written, print it on standard error."""
     try:
         with standard_output():
             print_report(result, console, command)
@@ -55,7 +55,7 @@ def train(
     seed: int,
     command: str,
 ) -> None:
-    """Trains a segmenter into the file `out`."""
+    """Train a segmenter and write it to the file `out`."""
     try:
         segmenter = Segmenter(
             encoder,
@@ -104,7 +104,7 @@ def train(
 
 
 def _sample(sentences: Sequence[Sequence[str]]) -> str:
-    """A piece of the corpus without blanks, of letters that mean nothing to a shell."""
+    """Find a piece of the corpus without blanks, of characters that mean nothing to a shell."""
     for words in sentences:
         text = "".join(takewhile(str.isalnum, words))
         if len(text) > 1:
@@ -113,7 +113,7 @@ def _sample(sentences: Sequence[Sequence[str]]) -> str:
 
 
 def segment(model: Path, file: Path | None) -> None:
-    """Puts blanks between the words of a file, or of standard input."""
+    """Print a file, or standard input, with blanks between the words."""
     segmenter = _load(model)
     with contextlib.ExitStack() as stack:
         # Standard input gets a reader of its own: Python closes the one in `sys` at exit, and
@@ -134,7 +134,7 @@ def segment(model: Path, file: Path | None) -> None:
 
 
 def score(model: Path, corpus: Path) -> None:
-    """Prints how many of a corpus's words the segmenter finds."""
+    """Print how many of a corpus's words the segmenter finds."""
     segmenter = _load(model)
     try:
         result = segmenter.score(corpus)

@@ -175,7 +175,7 @@ def score(model: ModelFile, corpus: SegmentedFile) -> None:
 
 
 def run() -> int:
-    """Runs the command on the arguments of the process; its exit status."""
+    """Run the command on the arguments of the process, and return its exit status."""
     open_closed_streams()
     status: int | str | None = 0
     try:
@@ -204,7 +204,7 @@ def _refuse_to_replace(files: Sequence[Path], force: bool) -> None:
 
 
 def _own_name() -> str:
-    """How the command is called here, for the lines that somebody will paste."""
+    """Return how the command is called here, for the lines that somebody will paste."""
     called = Path(sys.argv[0])
     if called.name != "finegrain":
         return f"{shlex.quote(sys.executable)} -m finegrain_command"

@@ -15,11 +15,11 @@ import typer
 
 
 class UserError(Exception):
-    """Something that the user can mend. Its message is what is said."""
+    """An error that the user can fix. Its message is what the command says."""
 
 
 def say(text: str) -> None:
-    """Writes a line to standard error, if anybody can read it there."""
+    """Write a line to standard error, if anybody can read it there."""
     with contextlib.suppress(OSError):
         if sys.stderr is not None:
             sys.stderr.write(f"{text}\n")
@@ -28,7 +28,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns what the user can mend into one line on standard error and exit status 2."""
+    """Turn an error that the user can fix into one line on standard error and exit status 2."""
     try:
         yield
     except BrokenPipeError:
@@ -39,7 +39,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says; of a system's error the file's name first."""
+    """Return the error's message in one line; for a system error, the file's name comes first."""
     if isinstance(error, OSError) and error.strerror:
         parts = (error.filename, error.strerror)
         return ": ".join(str(part) for part in parts if part is not None)
@@ -47,10 +47,11 @@ def in_one_line(error: BaseException) -> str:
 
 
 def open_closed_streams() -> None:
-    """Puts something in the place of standard streams that are closed.
+    """Put the null device in the place of each standard stream that is closed.
 
     Else the next file to be opened would take that place, and what is meant for the terminal
-    would be written into it. Reading and writing fail there, as they should.
+    would be written into it. Reading standard input and writing to the other two then fail, as
+    they should.
     """
     for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -66,7 +67,10 @@ def open_closed_streams() -> None:
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[None]:
-    """For what writes to standard output alone: says so where that fails."""
+    """Raise a `UserError` if standard output cannot be written; a broken pipe is passed on.
+
+    For code that writes to standard output alone.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -78,7 +82,7 @@ def standard_output() -> Iterator[None]:
 
 
 def give_up_output() -> None:
-    """Drops what waits to be written, which Python would try once more at exit."""
+    """Drop the output still to be written, which Python would try to write again at exit."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -88,7 +92,7 @@ def give_up_output() -> None:
 def groups_of_lines(
     source: BinaryIO, name: str = "standard input", most: int = 256
 ) -> Iterator[list[str]]:
-    """The lines of `source` as they come: all that are waiting, at least one, at a time."""
+    """Yield the lines of `source` as they come: each time all that wait, from one to `most`."""
     lines: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=2 * most)
 
     def read() -> None:

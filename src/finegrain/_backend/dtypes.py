@@ -8,6 +8,6 @@ import keras
 
 
 def precise_dtype(weight: Any) -> str:
-    """The dtype in which a weight's state is kept: float32, or float64 for weights of float64."""
+    """Return the dtype of a weight's state: float64 for weights of float64, else float32."""
     dtype = keras.backend.standardize_dtype(weight.dtype)
     return "float64" if dtype == "float64" else "float32"

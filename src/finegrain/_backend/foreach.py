@@ -18,34 +18,34 @@ Tensors = Sequence[Any]
 
 
 def untracked() -> AbstractContextManager[Any]:
-    """As Keras's own optimizers work on torch."""
+    """Return a context that records no gradients, like that of Keras's own optimizers on torch."""
     return torch.no_grad()
 
 
 def values(variables: Tensors) -> list[Any]:
-    """What they hold."""
+    """Return the variables' values, those of half precision in float32."""
     low = (torch.bfloat16, torch.float16)
     held = [variable.value for variable in variables]
     return [x.float() if x.dtype in low else x for x in held]
 
 
 def copies(variables: Tensors) -> list[Any]:
-    """What they hold now."""
+    """Return copies of the variables' values, those of half precision in float32."""
     return [x.clone() for x in values(variables)]
 
 
 def like(tensors: Tensors, others: Tensors) -> list[Any]:
-    """In the dtypes of others."""
+    """Cast the tensors to the dtypes of the others."""
     return [x.to(y.dtype) for x, y in zip(tensors, others, strict=True)]
 
 
 def assign(variables: Tensors, values: Tensors) -> None:
-    """Sets the variables, in place."""
+    """Set the variables to the values, in place."""
     torch._foreach_copy_([variable.value for variable in variables], list(values))
 
 
 def blend(variables: Tensors, tensors: Tensors, keep: float, share: float) -> None:
-    """Sets the variables to a mixture, in place."""
+    """Set the variables to `keep` times themselves plus `share` times the tensors, in place."""
     held = [variable.value for variable in variables]
     if keep != 1:
         torch._foreach_mul_(held, keep)
@@ -53,61 +53,61 @@ def blend(variables: Tensors, tensors: Tensors, keep: float, share: float) -> No
 
 
 def accumulate(variables: Tensors, tensors: Tensors, keep: Any) -> None:
-    """Sets the variables to a share of the sums, in place."""
+    """Set the variables to `keep` times the sum of themselves and the tensors, in place."""
     held = [variable.value for variable in variables]
     torch._foreach_add_(held, tensors)
     torch._foreach_mul_(held, keep)
 
 
 def sums(a: Tensors, b: Tensors) -> list[Any]:
-    """`a + b`."""
+    """Compute `a + b`."""
     return torch._foreach_add(a, b)
 
 
 def differences(a: Tensors, b: Tensors) -> list[Any]:
-    """`a - b`."""
+    """Compute `a - b`."""
     return torch._foreach_sub(a, b)
 
 
 def products(a: Tensors, b: Tensors) -> list[Any]:
-    """`a · b`."""
+    """Compute `a · b`, number by number."""
     return torch._foreach_mul(a, b)
 
 
 def multiples(a: Tensors, factor: Any) -> list[Any]:
-    """`factor · a`."""
+    """Compute `factor · a`."""
     return torch._foreach_mul(a, factor)
 
 
 def clipped(a: Tensors, limit: float) -> list[Any]:
-    """`a` between the limits."""
+    """Clip `a` to the range from `-limit` to `limit`."""
     return torch._foreach_clamp_min(torch._foreach_clamp_max(a, limit), -limit)
 
 
 def exponentials(a: Tensors) -> list[Any]:
-    """`exp(a)`."""
+    """Compute `exp(a)`."""
     return torch._foreach_exp(a)
 
 
 def signs(a: Tensors) -> list[Any]:
-    """-1, 0 or 1."""
+    """Return the sign of each number: -1, 0 or 1."""
     return torch._foreach_sign(a)
 
 
 def total(a: Tensors) -> Any:
-    """The sum of all numbers."""
+    """Sum all numbers, to a float32 scalar."""
     return torch.stack([x.sum() for x in a]).sum(dtype=torch.float32)
 
 
 def dot(a: Tensors, b: Tensors) -> Any:
-    """The inner product."""
+    """Compute the inner product over all tensors together, a float32 scalar."""
     pairs = zip(a, b, strict=True)
     parts = [torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in pairs]
     return torch.stack(parts).sum(dtype=torch.float32)
 
 
 def norm(a: Tensors) -> Any:
-    """The norm."""
+    """Compute the Euclidean norm over all tensors together, a float32 scalar."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(a))).float()
 
 
@@ -123,7 +123,7 @@ def moment_step(
     epsilon: float,
     epsilon_inside: bool,
 ) -> None:
-    """The step of an optimizer of second moments, for all weights at once.
+    """Take one step of a second-moment optimizer, for all weights at once.
 
     Args:
         variables: The weights.

@@ -72,7 +72,7 @@ UNDOES_FAILED_STEPS = True
 # Not `jax.custom_vjp`, which has no forward mode and so no `jax.hessian`.
 @jax.custom_jvp
 def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
-    """`value`, with the derivatives of `surrogate`."""
+    """Return `value`, with the derivatives of `surrogate`."""
     return value
 
 
@@ -83,12 +83,12 @@ def _(primals: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor]) -> tuple[
 
 
 def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
-    """The gradient of the first output of `function` at `x`, and the second output."""
+    """Return the gradient of `function`'s first output at `x`, and its second output."""
     return jax.grad(function, has_aux=True)(x)
 
 
 def is_compiling(value: Any) -> bool:
-    """Whether `value` stands for one that a compiled program will know."""
+    """Return whether `value` is a tracer, whose value only the compiled program will know."""
     return isinstance(value, Tracer)
 
 
@@ -98,9 +98,10 @@ def run_if(
     arguments: Sequence[Any],
     variables: Callable[[], Sequence[keras.Variable]],
 ) -> None:
-    """Takes the step and then keeps or drops it, which the compiler merges into the update.
+    """Take the step, then keep what it assigned only if `condition` holds.
 
-    Inside of a branch no variable can be assigned to.
+    The compiler merges this choice into the update. A branch cannot assign to variables. Outside
+    of compiled programs, the step is only taken if `condition` holds.
     """
     if not is_compiling(condition):
         neutral.run_if(condition, step, arguments, variables)
@@ -113,7 +114,7 @@ def run_if(
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
-    """Calls the host, in a compiled program by a callback."""
+    """Call `function` on the host if `condition` holds, in a compiled program by a callback."""
     if not is_compiling(condition):
         return neutral.call_if(condition, function, tensors)
     arguments = tuple(jax.lax.stop_gradient(x) for x in tensors)
@@ -122,5 +123,5 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
 
 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
-    """What the variables hold: arrays never change."""
+    """Return the variables' arrays themselves, not copies: arrays never change."""
     return [variable.value for variable in variables]

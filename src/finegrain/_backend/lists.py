@@ -18,88 +18,88 @@ Tensors = Sequence[Any]
 
 
 def untracked() -> AbstractContextManager[Any]:
-    """A context in which no gradients are recorded."""
+    """Return a context in which no gradients are recorded."""
     return nullcontext()
 
 
 def values(variables: Tensors) -> list[Any]:
-    """What the variables hold, which may change when they are assigned to."""
+    """Return the variables' values, which may change when the variables are assigned to."""
     return [ops.cast(ops.convert_to_tensor(x), precise_dtype(x)) for x in variables]
 
 
 def copies(variables: Tensors) -> list[Any]:
-    """What the variables hold now."""
+    """Return copies of the variables' values, which later assignments leave alone."""
     return [ops.copy(x) for x in values(variables)]
 
 
 def like(tensors: Tensors, others: Tensors) -> list[Any]:
-    """The tensors in the dtypes of others."""
+    """Cast the tensors to the dtypes of the others."""
     return [ops.cast(x, y.dtype) for x, y in zip(tensors, others, strict=True)]
 
 
 def assign(variables: Tensors, values: Tensors) -> None:
-    """Sets the variables, in their own dtypes."""
+    """Set the variables to the values, cast to the variables' own dtypes."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(ops.cast(value, variable.dtype))
 
 
 def blend(variables: Tensors, tensors: Tensors, keep: float, share: float) -> None:
-    """Sets the variables to `keep` times themselves plus `share` times the tensors."""
+    """Set the variables to `keep` times themselves plus `share` times the tensors."""
     for variable, tensor in zip(variables, tensors, strict=True):
         variable.assign(keep * variable + share * tensor)
 
 
 def accumulate(variables: Tensors, tensors: Tensors, keep: Any) -> None:
-    """Sets the variables to `keep` times the sum of themselves and the tensors."""
+    """Set the variables to `keep` times the sum of themselves and the tensors."""
     for variable, tensor in zip(variables, tensors, strict=True):
         variable.assign(ops.cast(keep, tensor.dtype) * (variable + tensor))
 
 
 def sums(a: Tensors, b: Tensors) -> list[Any]:
-    """`a + b`."""
+    """Compute `a + b`."""
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
 def differences(a: Tensors, b: Tensors) -> list[Any]:
-    """`a - b`."""
+    """Compute `a - b`."""
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
 def products(a: Tensors, b: Tensors) -> list[Any]:
-    """`a · b`, number by number."""
+    """Compute `a · b`, number by number."""
     return [x * y for x, y in zip(a, b, strict=True)]
 
 
 def multiples(a: Tensors, factor: Any) -> list[Any]:
-    """`factor · a`."""
+    """Compute `factor · a`."""
     return [ops.cast(factor, x.dtype) * x for x in a]
 
 
 def clipped(a: Tensors, limit: float) -> list[Any]:
-    """`a` between `-limit` and `limit`."""
+    """Clip `a` to the range from `-limit` to `limit`."""
     return [ops.clip(x, -limit, limit) for x in a]
 
 
 def exponentials(a: Tensors) -> list[Any]:
-    """`exp(a)`."""
+    """Compute `exp(a)`."""
     return [ops.exp(x) for x in a]
 
 
 def signs(a: Tensors) -> list[Any]:
-    """-1, 0 or 1."""
+    """Return the sign of each number: -1, 0 or 1."""
     return [ops.sign(x) for x in a]
 
 
 def total(a: Tensors) -> Any:
-    """The sum of all numbers, a float32 scalar."""
+    """Sum all numbers, to a float32 scalar."""
     return sum(ops.cast(ops.sum(x), "float32") for x in a)
 
 
 def dot(a: Tensors, b: Tensors) -> Any:
-    """The inner product over all tensors together, a float32 scalar."""
+    """Compute the inner product over all tensors together, a float32 scalar."""
     return total(products(a, b))
 
 
 def norm(a: Tensors) -> Any:
-    """The Euclidean norm over all tensors together, a float32 scalar."""
+    """Compute the Euclidean norm over all tensors together, a float32 scalar."""
     return ops.sqrt(dot(a, a))

@@ -59,12 +59,12 @@ moment_step: Callable[..., None] | None = None
 
 
 def is_compiling(value: Any) -> bool:
-    """Whether the step that computes `value` is being compiled, so that it has no value yet."""
+    """Return whether `value` is not known yet, because its step is being compiled."""
     return False
 
 
 def outside_of_graphs() -> AbstractContextManager[Any]:
-    """A context in which variables are made once and have values, also while a graph is traced."""
+    """Return a context where variables are made once, with values, even while a graph is traced."""
     return nullcontext()
 
 
@@ -74,7 +74,7 @@ def run_if(
     arguments: Sequence[Any],
     variables: Callable[[], Sequence[keras.Variable]],
 ) -> None:
-    """Calls `step(*arguments)` if `condition` holds; else all `variables()` keep their values.
+    """Call `step(*arguments)` if `condition` holds; else let all `variables()` keep their values.
 
     Args:
         condition: `None` for always, a bool, or a scalar boolean tensor.
@@ -87,11 +87,11 @@ def run_if(
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
-    """Calls a function of NumPy arrays when a condition turns out to hold.
+    """Call a function of NumPy arrays if a condition turns out to hold.
 
-    What it raises ends the step: as itself where operations run one by one (PyTorch, and all
-    backends outside of compiled functions), inside a `JaxRuntimeError` on JAX, and inside an
-    `InvalidArgumentError` on TensorFlow.
+    An error that the function raises ends the step. It arrives as it is where operations run one
+    by one (PyTorch, and all backends outside of compiled functions), inside a `JaxRuntimeError` on
+    JAX, and inside an `InvalidArgumentError` on TensorFlow.
 
     Args:
         condition: A boolean scalar.
@@ -109,56 +109,59 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
 
 
 def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:
-    """Has the tensors computed before any of the variables is assigned its next value.
+    """Have the tensors computed before any of the variables is assigned its next value.
 
-    Nothing to do, where a value that was read stays what it was.
+    There is nothing to do where a value, once read, never changes.
     """
 
 
 def host_array(value: Any) -> np.ndarray:
-    """A copy of what a variable or a tensor holds; not inside a compiled step."""
+    """Copy the value of a variable or tensor to a NumPy array; impossible in a compiled step."""
     return np.array(
         ops.convert_to_numpy(value.value if isinstance(value, keras.Variable) else value)
     )
 
 
 def is_native_variable(value: Any) -> bool:
-    """Whether `value` is a variable of the backend itself that Keras's optimizers take."""
+    """Return whether `value` is a variable of the backend itself that Keras's optimizers take."""
     return False
 
 
 def count_one(variable: keras.Variable) -> None:
-    """Adds 1 to a scalar variable."""
+    """Add 1 to a scalar variable."""
     variable.assign_add(1)
 
 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
-    """What the variables hold now, which stays so when they are assigned to."""
+    """Copy the variables' values, so that later assignments leave the copies alone."""
     return [ops.copy(ops.convert_to_tensor(variable)) for variable in variables]
 
 
 def versions(variables: Sequence[keras.Variable]) -> list[tuple[Any, int]]:
-    """What tells later whether variables were assigned to, where Python runs at each step."""
+    """Return what `unchanged_since` needs to notice assignments, where Python runs at each step."""
     return []
 
 
 def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.Variable]) -> bool:
-    """Whether variables hold what they held when `versions` was asked, without reading them."""
+    """Return whether the variables were left alone since `versions`, without reading them.
+
+    `False` also where this is not known.
+    """
     return False
 
 
 def is_sparse(gradient: Any) -> bool:
-    """Whether the gradient holds some rows only: those of an embedding that were looked up."""
+    """Return whether the gradient holds only some rows: those looked up in an embedding."""
     return False
 
 
 def dense(gradient: Any) -> Any:
-    """The gradient as a tensor of the weight's shape."""
+    """Return the gradient as a tensor of the weight's shape."""
     return gradient
 
 
 def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
-    """`function` of the numbers that the gradient holds, sparse as before.
+    """Apply `function` to the numbers that the gradient holds; a sparse one stays sparse.
 
     Args:
         function: Takes and returns a tensor; it treats each number by itself.
@@ -168,25 +171,25 @@ def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
 
 
 def on_rows(function: Callable[[Any, Any], Any], gradient: Any, variable: Any) -> Any:
-    """`function` of the rows of a variable, and of the gradient, that the gradient names."""
+    """Apply `function` to those rows of a variable and of its gradient that the gradient names."""
     return function(ops.convert_to_tensor(variable), gradient)
 
 
 def number_of_replicas() -> int:
-    """How many replicas share a batch, each with weights of its own, under a strategy."""
+    """Count the replicas that share a batch under a strategy, each with weights of its own."""
     return 1
 
 
 def over_replicas(gradients: Sequence[Any]) -> list[Any]:
-    """The gradients of a whole batch, of which each replica has but a share."""
+    """Sum the gradients over all replicas, each of which has only a share of the batch."""
     return list(gradients)
 
 
 def anywhere(flags: Any) -> Any:
-    """Flags, true where they are true on any replica."""
+    """Return the flags, each true if it is true on any replica."""
     return flags
 
 
 def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
-    """The scope of the strategy that weights were made under, to make their state in."""
+    """Return the scope of the strategy that weights were made under, to make their state in."""
     return nullcontext()

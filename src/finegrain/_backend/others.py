@@ -70,12 +70,12 @@ __all__ = [
 
 
 def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
-    """`value`, where there are no derivatives."""
+    """Return `value` where there are no derivatives; else raise an error."""
     if keras.backend.backend() not in WITHOUT_GRADIENTS:
         raise no_kernel("A gradient that is not the function's own")
     return value
 
 
 def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
-    """An error: `keras.ops` has no gradients."""
+    """Raise an error: `keras.ops` has no gradients."""
     raise no_kernel("A loss that takes a gradient")

@@ -11,12 +11,12 @@ WITHOUT_GRADIENTS = ("numpy", "openvino")
 
 
 def has_kernels() -> bool:
-    """Whether Keras runs on a backend that finegrain has kernels for."""
+    """Return whether Keras runs on a backend that finegrain has kernels for."""
     return keras.backend.backend() in WITH_KERNELS
 
 
 def no_kernel(what: str) -> NotImplementedError:
-    """An error for something that has no form in `keras.ops`.
+    """Make the error for something that `keras.ops` cannot express.
 
     Args:
         what: What was asked for, with a capital letter: it begins the message.

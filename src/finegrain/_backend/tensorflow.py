@@ -61,12 +61,12 @@ __all__ = [
 
 @tf.custom_gradient
 def straight_through(value: Tensor, surrogate: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-    """`value`, with the derivatives of `surrogate`."""
+    """Return `value`, with the derivatives of `surrogate`."""
     return tf.identity(value), lambda upstream: (None, upstream)
 
 
 def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
-    """The gradient of the first output of `function` at `x`, and the second output."""
+    """Return the gradient of `function`'s first output at `x`, and its second output."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value, rest = function(x)
@@ -74,14 +74,15 @@ def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 
 
 def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:
-    """Has the tensors computed before any of the Keras variables is assigned its next value.
+    """Have the tensors computed before any of the Keras variables is assigned its next value.
 
-    TensorFlow orders each reading of a variable before the next assignment by an edge, which its
-    graph optimizer takes away where it sees a longer way from the one to the other. Keras hands
-    gradients on in one bundle, so that such a way leads through the gradients of other weights;
-    and in its next pass the optimizer opens the bundle. What was read for the gradients of others
-    alone is then ordered no more, and sometimes the assignment comes first. From a reading that
-    nobody uses there is no longer way.
+    TensorFlow puts an edge between each read of a variable and the next assignment, so that the
+    read comes first. Its graph optimizer removes the edge where a longer path leads from the read
+    to the assignment. Keras passes gradients on in one bundle, so that such a path leads through
+    the gradients of other weights; in its next pass, the optimizer opens the bundle and the path
+    is gone. A read that serves only the gradients of other weights is then no longer ordered, and
+    sometimes the assignment comes first. So each variable is read once more, after the tensors.
+    Nothing uses that read: its edge is the only path to the assignment, and stays.
     """
     if tf.executing_eagerly():
         return
@@ -91,12 +92,12 @@ def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) 
 
 
 def is_compiling(value: Any) -> bool:
-    """Whether a graph is traced."""
+    """Return whether a graph is being traced."""
     return not tf.executing_eagerly()
 
 
 def outside_of_graphs() -> AbstractContextManager[Any]:
-    """The outermost context, in which operations run one by one."""
+    """Return the outermost context, in which operations run one by one."""
     return tf.init_scope()
 
 
@@ -106,7 +107,7 @@ def run_if(
     arguments: Sequence[Any],
     variables: Callable[[], Sequence[keras.Variable]],
 ) -> None:
-    """Branches; under a strategy of several replicas outside of their context."""
+    """Take the step in a branch; under a strategy of several replicas, outside of their context."""
     if condition is None or isinstance(condition, bool):
         neutral.run_if(condition, step, arguments, variables)
         return
@@ -135,7 +136,10 @@ def run_if(
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
-    """Calls the host, in a graph by `tf.py_function`, which XLA does not know."""
+    """Call `function` on the host if `condition` holds, in a graph by `tf.py_function`.
+
+    XLA does not know `tf.py_function`.
+    """
     if tf.executing_eagerly():
         return neutral.call_if(condition, function, tensors)
     if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
@@ -152,33 +156,33 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
 
 
 def host_array(value: Any) -> np.ndarray:
-    """A copy of what a variable or a tensor holds; not inside a graph.
+    """Copy the value of a variable or tensor to a NumPy array; impossible in a graph.
 
-    Inside the scope of a strategy, a variable with a copy on each replica cannot be converted: its
-    own `numpy()` asks the first replica.
+    Inside the scope of a strategy, `keras.ops` cannot convert a variable with a copy on each
+    replica. The variable's own `numpy()` reads the copy on the first replica.
     """
     value = value.value if isinstance(value, keras.Variable) else value
     return np.array(value.numpy() if hasattr(value, "numpy") else ops.convert_to_numpy(value))
 
 
 def is_native_variable(value: Any) -> bool:
-    """Whether `value` is a `tf.Variable`."""
+    """Return whether `value` is a `tf.Variable`."""
     return isinstance(value, tf.Variable)
 
 
 def is_sparse(gradient: Any) -> bool:
-    """Whether the gradient is an `IndexedSlices`."""
+    """Return whether the gradient is an `IndexedSlices`."""
     return isinstance(gradient, tf.IndexedSlices)
 
 
 def dense(gradient: Any) -> Any:
-    """The gradient as a tensor, with the sum of what rows got that were looked up several times."""
+    """Return the gradient as a tensor; a row looked up several times has its gradients summed."""
     # Keras's conversion would keep one of them.
     return tf.convert_to_tensor(gradient) if is_sparse(gradient) else gradient
 
 
 def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
-    """`function` of the rows that are there, in the place of them."""
+    """Apply `function` to the rows that the gradient holds, and put the results in their place."""
     if not is_sparse(gradient):
         return function(gradient)
     values = function(gradient.values)
@@ -186,7 +190,10 @@ def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
 
 
 def on_rows(function: Callable[[Any, Any], Any], gradient: Any, variable: Any) -> Any:
-    """`function` of the rows that are there, each with the sum of its gradients, in their place."""
+    """Apply `function` to the rows that the gradient holds, and put the results in their place.
+
+    `function` takes these rows of the variable and, for each, the sum of its gradients.
+    """
     if not is_sparse(gradient):
         return neutral.on_rows(function, gradient, variable)
     # A row that was looked up several times has several gradients: each of them gets their
@@ -201,12 +208,12 @@ def on_rows(function: Callable[[Any, Any], Any], gradient: Any, variable: Any) -
 
 
 def number_of_replicas() -> int:
-    """Those of the strategy around."""
+    """Count the replicas of the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def over_replicas(gradients: Sequence[Any]) -> list[Any]:
-    """The sums over all replicas."""
+    """Sum the gradients over all replicas."""
     replicas = tf.distribute.get_replica_context()
     if replicas is None or replicas.num_replicas_in_sync == 1:
         return list(gradients)
@@ -216,7 +223,7 @@ def over_replicas(gradients: Sequence[Any]) -> list[Any]:
 
 
 def anywhere(flags: Any) -> Any:
-    """Flags, true where they are true on any replica."""
+    """Return the flags, each true if it is true on any replica."""
     if tf.distribute.has_strategy() and tf.distribute.get_replica_context() is not None:
         replicas = tf.distribute.get_replica_context()
         total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(flags, tf.int32))
@@ -225,9 +232,9 @@ def anywhere(flags: Any) -> Any:
 
 
 def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
-    """The scope of the strategy of the first weight, if it is another than the one around.
+    """Return the scope of the first weight's strategy, if that is not the current one.
 
-    Made outside of it, state would have one copy, which each replica would move.
+    State made outside of that scope would have only one copy, which each replica would move.
     """
     if not weights:
         return nullcontext()

@@ -76,7 +76,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept for the backward pass."""
+        """Keep nothing for the backward pass."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
@@ -88,12 +88,12 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
-    """`value`, with the derivatives of `surrogate`."""
+    """Return `value`, with the derivatives of `surrogate`."""
     return _StraightThrough.apply(value, surrogate)
 
 
 def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
-    """The gradient of the first output of `function` at `x`, and the second output."""
+    """Return the gradient of `function`'s first output at `x`, and its second output."""
     with torch.enable_grad():  # also where an evaluation has switched it off
         if not x.requires_grad:
             x = x.detach().requires_grad_()
@@ -103,7 +103,7 @@ def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:
-    """Calls the host; a compiled step is interrupted for it."""
+    """Call `function` on the host if `condition` holds; a compiled step is interrupted for it."""
     if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return False
     # What comes back from the host cannot be traced.
@@ -112,22 +112,22 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
 
 
 def count_one(variable: keras.Variable) -> None:
-    """Adds 1 to a scalar variable, without the detours of `assign_add`."""
+    """Add 1 to a scalar variable, without the detours of `assign_add`."""
     variable.value.add_(1)
 
 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
-    """Copies."""
+    """Copy the variables' values."""
     return [ops.copy(variable.value) for variable in variables]
 
 
 def versions(variables: Sequence[keras.Variable]) -> list[tuple[Any, int]]:
-    """The tensors, and how often each was written to."""
+    """Return the variables' tensors, and how often each was written to."""
     return [(variable.value, variable.value._version) for variable in variables]
 
 
 def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.Variable]) -> bool:
-    """Whether they are the same tensors, as often written to."""
+    """Return whether the variables have the same tensors, not written to since."""
     return len(seen) == len(variables) and all(
         value is variable.value and version == value._version
         for (value, version), variable in zip(seen, variables, strict=True)

@@ -13,7 +13,7 @@ Tensor = Any
 
 
 class Scores(NamedTuple):
-    """What a chain is made of, and what gradients are of.
+    """The scores of a chain: the values that gradients are taken with respect to.
 
     Attributes:
         emissions: (B, T, K), zero where masked.
@@ -29,7 +29,7 @@ class Scores(NamedTuple):
 
     @property
     def num_tags(self) -> int:
-        """K."""
+        """The number of tags, K."""
         return self.emissions.shape[2]
 
     @property
@@ -51,21 +51,21 @@ class Chain(NamedTuple):
 
     @property
     def valid(self) -> Tensor:
-        """(B, T) boolean: the mask."""
+        """The mask, (B, T) boolean; all true where the chain has none."""
         if self.mask is None:
             return ops.ones(ops.shape(self.scores.emissions)[:2], dtype="bool")
         return self.mask
 
     @property
     def place(self) -> Tensor:
-        """(B, T) int32: the number of valid positions up to and with each position."""
+        """The number of valid positions up to and including each position, (B, T) int32."""
         return ops.cumsum(ops.cast(self.valid, "int32"), axis=1)
 
     def shifted(self) -> tuple[Chain, Tensor]:
-        """The chain less the largest score of each kind, and (B,) what its scores lost by that.
+        """Subtract the largest score of each kind; return the chain and the (B,) sums taken off.
 
-        What remains is at most 0 and mostly small, so that sums keep their digits. The shift is a
-        constant to gradients: each of them is the same with it and without.
+        What remains is at most 0 and mostly small, so sums keep their digits. The shift is a
+        constant to gradients: they are the same with it and without.
         """
         emissions, transitions, start, end = self.scores
         peaks = Scores(
@@ -84,18 +84,18 @@ class Chain(NamedTuple):
 
 
 def ends(chain: Chain) -> tuple[Tensor, Tensor]:
-    """(B, T) boolean, twice: whether a position is its chain's first, and whether its last."""
+    """Mark each chain's first and its last valid position, as two (B, T) boolean tensors."""
     valid, place = chain.valid, chain.place
     return ops.logical_and(valid, place == 1), ops.logical_and(valid, place == place[:, -1:])
 
 
 def _peak(scores: Tensor, axis: int | None = None) -> Tensor:
-    """The largest score, 0 where all are −inf; a constant to gradients."""
+    """Find the largest score, a constant to gradients; 0 where all are −inf."""
     peak = ops.max(scores, axis=axis, keepdims=axis is not None, initial=float("-inf"))
     peak = ops.stop_gradient(peak)
     return ops.where(ops.isfinite(peak), peak, ops.zeros_like(peak))
 
 
 def only(condition: Tensor, x: Tensor) -> Tensor:
-    """`x` where the condition holds, 0 elsewhere."""
+    """Return `x` where the condition holds, 0 elsewhere."""
     return ops.where(condition, x, ops.zeros_like(x))

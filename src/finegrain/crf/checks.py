@@ -23,9 +23,9 @@ def checked_chain(
     end: Tensor | None,
     mask: Tensor | None,
 ) -> Chain:
-    """The chain of a user's arguments, as `LinearChain` has them.
+    """Check a user's arguments to `LinearChain`, and make a chain of them.
 
-    What stands at masked positions is replaced by zeros, so that it never matters, also not to
+    What stands at masked positions is replaced by zeros, so that it never matters, not even to
     gradients.
 
     Raises:
@@ -68,9 +68,9 @@ def checked_chain(
 
 
 def checked_tags(tags: Tensor, shape: Sequence[Any]) -> Tensor:
-    """(batch, time) int32 tags, for emissions of a (batch, time, tags) shape.
+    """Check tags for emissions of a (batch, time, tags) shape; return (batch, time) int32 tags.
 
-    Of a chain without positions, those of the masked one that stands in for them.
+    A chain without positions gets a masked one instead, and its tags get one to match.
 
     Raises:
         TypeError: if they are not integers.
@@ -85,7 +85,9 @@ def checked_tags(tags: Tensor, shape: Sequence[Any]) -> Tensor:
 
 
 def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
-    """(batch,) boolean: which sequences have tags that are none; None where that cannot be.
+    """Refuse tags outside [0, K); in a compiled function, mark the sequences that have some.
+
+    The mark is (batch,) boolean; None where the values are known, for then no tag is outside.
 
     Raises:
         ValueError: if there is one and the values are known by now. A compiled function knows
@@ -103,7 +105,7 @@ def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
 
 
 def checked_allowed(allowed: Tensor, shape: Sequence[Any], chain: Chain) -> Tensor:
-    """(batch, time, tags) booleans for the chain of emissions of that shape, true where masked.
+    """Check (batch, time, tags) booleans for emissions of that shape; make them true where masked.
 
     Raises:
         TypeError: if they are not boolean.
@@ -123,14 +125,14 @@ def checked_allowed(allowed: Tensor, shape: Sequence[Any], chain: Chain) -> Tens
 
 
 def checked_count(count: Any, name: str) -> int:
-    """A positive integer."""
+    """Check that a count is a positive integer, and return it as an `int`."""
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
         raise ValueError(f"`{name}` should be a positive integer. Received: {name}={count!r}")
     return int(count)
 
 
 def check_tags_shape(tags: Tensor, shape: Sequence[Any]) -> None:
-    """Raises unless `tags` have that (batch, time) shape, as far as both are known."""
+    """Raise an error unless `tags` have that (batch, time) shape, as far as both are known."""
     if not fits(tags.shape, shape):
         raise ValueError(
             f"`tags` should have shape (batch, time), here {tuple(shape)}. "
@@ -141,7 +143,7 @@ def check_tags_shape(tags: Tensor, shape: Sequence[Any]) -> None:
 def checked_weight(
     sample_weight: Tensor, batch: Sequence[Any], dtype: Any, positions: Any = None
 ) -> Tensor:
-    """Sample weights as (batch,), a scalar, or, where positions may have weights, (batch, time).
+    """Return sample weights as (batch,), a scalar or, if positions may have some, (batch, time).
 
     Args:
         sample_weight: What a user gave.
@@ -175,7 +177,7 @@ def checked_weight(
 
 
 def fits(shape: Any, expected: Any) -> bool:
-    """Whether static shapes agree; an unknown or symbolic dimension agrees with any."""
+    """Return whether static shapes agree; an unknown or symbolic dimension agrees with any."""
     return len(shape) == len(expected) and not any(
         isinstance(a, int) and isinstance(b, int) and a != b
         for a, b in zip(shape, expected, strict=True)

@@ -27,7 +27,7 @@ class Constraints:
 
     @classmethod
     def of(cls, constraints: Any, num_tags: int) -> Constraints | None:
-        """The tables of a tag scheme, of an allowed matrix, or of what `get_config` made.
+        """Make the tables from a tag scheme, an allowed matrix, or what `get_config` returned.
 
         Args:
             constraints: An object with `allowed`, `allowed_start` and `allowed_end` (a tag
@@ -59,13 +59,13 @@ class Constraints:
         return cls(**tables)
 
     def get_config(self) -> dict[str, Any]:
-        """The tables as nested lists."""
+        """Return the tables as nested lists, from which `of` makes equal constraints."""
         return {name: getattr(self, name).tolist() for name in self.__annotations__}
 
     def apply(
         self, transitions: Tensor, start: Tensor, end: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The scores with −inf at what is not allowed."""
+        """Return the scores, with −inf for whatever is not allowed."""
         return (
             forbid(transitions, self.allowed),
             forbid(start, self.allowed_start),
@@ -74,6 +74,6 @@ class Constraints:
 
 
 def forbid(scores: Tensor, allowed: np.ndarray) -> Tensor:
-    """`scores` where allowed, −inf elsewhere."""
+    """Return `scores` where allowed, −inf elsewhere."""
     scores = ops.convert_to_tensor(scores)
     return ops.where(ops.convert_to_tensor(allowed), scores, ops.full_like(scores, -np.inf))

@@ -13,7 +13,7 @@ Tensor = Any
 
 
 def k_best(chain: Chain, k: int) -> tuple[Tensor, Tensor]:
-    """Viterbi that keeps k ways to each tag.
+    """Find the k best tag sequences: Viterbi that keeps the k best ways to each tag.
 
     Args:
         chain: A shifted chain.

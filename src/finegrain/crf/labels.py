@@ -1,4 +1,4 @@
-"""Labels that no sequence can have: where they are, and how that is said.
+"""Labels that no sequence can have: where they are, and how to report them.
 
 All of it is NumPy: it runs on the host, where something is found.
 """
@@ -32,12 +32,12 @@ class Places(NamedTuple):
 
     @property
     def anywhere(self) -> np.ndarray:
-        """(batch, time): the four together."""
+        """The four together, (batch, time) boolean."""
         return self.start | self.move | self.end | self.emission
 
 
 def allowed_sequences(tags: Any, constraints: Any, mask: Any = None) -> np.ndarray:
-    """Which tag sequences the constraints of a CRF allow: look before training.
+    """Say which tag sequences the constraints of a CRF allow, to check labels before training.
 
     `finegrain.losses.CRFNegativeLogLikelihood` refuses the others, or drops them.
 
@@ -100,7 +100,9 @@ def explain(
     mask: np.ndarray,
     outside_only: bool = False,
 ) -> str | None:
-    """What the first impossible labels of a batch are, in a sentence or two; `None` if none are.
+    """Describe the first impossible labels of a batch in a sentence or two, if there are any.
+
+    Return `None` where none are found.
 
     Args:
         tags: (batch, time) integers.
@@ -176,7 +178,7 @@ def _outside(tags: np.ndarray, valid: np.ndarray, num_tags: int) -> str | None:
 
 
 def outside_message(tags: np.ndarray, num_tags: int, row: int, time: int) -> str:
-    """What is said of a tag that is none."""
+    """Write the error message for a tag outside [0, `num_tags`)."""
     return (
         f"`tags` should be in [0, {num_tags}) at all positions of the mask; mask those without "
         "a tag. (In the labels of a loss, negative tags are left out by themselves.) "

@@ -105,7 +105,7 @@ class CRF(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the weights for inputs of shape (batch, time, features)."""
+        """Create the weights for inputs of shape (batch, time, features)."""
         width = _checked_width(input_shape)
         if self.use_projection:
             self.kernel = self.add_weight(
@@ -146,7 +146,7 @@ class CRF(keras.layers.Layer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Potentials (batch, time + tags + 2, tags + 1) of features (batch, time, features)."""
+        """Turn (batch, time, features) into potentials, (batch, time + tags + 2, tags + 1)."""
         if mask is None:
             valid = ops.ones_like(inputs[:, :, 0], dtype="bool")
         else:
@@ -158,7 +158,7 @@ class CRF(keras.layers.Layer):
         return pack(scores, *self._chain_scores(scores.dtype), valid)
 
     def _chain_scores(self, dtype: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Transitions (tags, tags), start (tags,) and end (tags,)."""
+        """Return constrained transitions (tags, tags), start (tags,) and end (tags,)."""
         zeros = ops.zeros((self.num_tags,), dtype=dtype)
         scores = (
             self.transitions if self.use_transitions else ops.zeros((self.num_tags,) * 2, dtype),
@@ -168,22 +168,22 @@ class CRF(keras.layers.Layer):
         return scores if self.constraints is None else self.constraints.apply(*scores)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
-        """None: the potentials carry the mask themselves."""
+        """Return None: the potentials carry the mask themselves."""
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape (batch, time + tags + 2, tags + 1)."""
+        """Compute the output shape, (batch, time + tags + 2, tags + 1)."""
         _checked_width(input_shape)
         batch, time = input_shape[:2]
         rows = None if time is None else time + self.num_tags + 2
         return (batch, rows, self.num_tags + 1)
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> keras.KerasTensor:
-        """Shape and dtype of the potentials."""
+        """Compute the shape and the dtype of the potentials."""
         shape = self.compute_output_shape(tuple(inputs.shape))
         return keras.KerasTensor(shape, dtype=self.potentials_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal layer."""
+        """Return the arguments that make an equal layer."""
         return super().get_config() | {
             "num_tags": self.num_tags,
             "use_projection": self.use_projection,

@@ -87,7 +87,7 @@ class LinearChain:
 
     @classmethod
     def from_potentials(cls, potentials: Tensor) -> LinearChain:
-        """The chain that a `finegrain.layers.CRF` layer put out.
+        """Make the chain from the output of a `finegrain.layers.CRF` layer.
 
         Args:
             potentials: (batch, time + tags + 2, tags + 1), the layer's output or what
@@ -100,11 +100,11 @@ class LinearChain:
 
     @property
     def mask(self) -> Tensor:
-        """(batch, time) boolean: the positions that exist."""
+        """The positions that exist, (batch, time) boolean."""
         return self._in_time(self._chain.valid)
 
     def score(self, tags: Tensor) -> Tensor:
-        """The score s(y) of tag sequences.
+        """Compute the score s(y) of tag sequences.
 
         Args:
             tags: (batch, time) integers in [0, tags); anything at masked positions.
@@ -120,7 +120,7 @@ class LinearChain:
         return self._of_tags(kernels.score, tags)
 
     def log_partition(self) -> Tensor:
-        """The log of the sum of exp(s(y)) over all tag sequences.
+        """Compute the log of the sum of exp(s(y)) over all tag sequences.
 
         Returns:
             (batch,): 0 for an empty chain, −inf where no sequence is possible.
@@ -128,7 +128,7 @@ class LinearChain:
         return kernels.log_partition(self._chain)
 
     def log_prob(self, tags: Tensor) -> Tensor:
-        """The log-probability of tag sequences.
+        """Compute the log-probability of tag sequences.
 
         Args:
             tags: (batch, time) integers in [0, tags); anything at masked positions.
@@ -144,7 +144,7 @@ class LinearChain:
         return self._of_tags(kernels.log_prob, tags)
 
     def log_prob_partial(self, allowed: Tensor) -> Tensor:
-        """The log-probability that each tag is one of those allowed: for partial labels.
+        """Compute the log-probability that every tag is one of those allowed, for partial labels.
 
         Args:
             allowed: (batch, time, tags) boolean, with one true tag where the label is known, all
@@ -169,7 +169,7 @@ class LinearChain:
         return difference(some, kernels.log_partition(shifted))
 
     def mode(self) -> tuple[Tensor, Tensor]:
-        """The most probable tag sequences (Viterbi).
+        """Find the most probable tag sequences (Viterbi).
 
         Returns:
             (tags, score): int32 tags (batch, time), −1 where masked, and their scores (batch,).
@@ -178,7 +178,7 @@ class LinearChain:
         return self._masked(tags), kernels.score(self._chain, tags)
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k most probable tag sequences, best first.
+        """Find the k most probable tag sequences, best first.
 
         Args:
             k: At least 1.
@@ -199,11 +199,11 @@ class LinearChain:
         return _mode_first(tags, self.mode()[0], scores), scores + offset[:, None]
 
     def marginals(self) -> Tensor:
-        """The probability of each tag at each position: (batch, time, tags), 0 where masked."""
+        """Compute each tag's probability at each position: (batch, time, tags), 0 where masked."""
         return self._in_time(kernels.marginals(self._chain))
 
     def pairwise_marginals(self) -> Tensor:
-        """The probability of each pair of neighbouring tags.
+        """Compute the probability of each pair of neighbouring tags.
 
         Returns:
             (batch, time − 1, tags, tags) as [from, to]: entry t is of the valid position before
@@ -212,11 +212,11 @@ class LinearChain:
         return log_space.pairs(self._chain.shifted()[0])[:, 1:]
 
     def entropy(self) -> Tensor:
-        """The entropy of the tag sequences in nats: (batch,), 0 for an empty chain."""
+        """Compute the entropy of the tag sequences in nats: (batch,), 0 for an empty chain."""
         return log_space.entropy(self._chain.shifted()[0])
 
     def sample(self, n: int = 1, seed: Any = None) -> Tensor:
-        """Independent tag sequences, drawn exactly.
+        """Draw n independent tag sequences from the exact distribution.
 
         Args:
             n: How many.
@@ -232,9 +232,10 @@ class LinearChain:
         return self._masked(tags, axis=0)
 
     def _of_tags(self, function: Callable[[Chain, Tensor], Tensor], tags: Tensor) -> Tensor:
-        """The value of tags; NaN, which moves nothing, for tags that a compiled step cannot refuse.
+        """Apply a function to tags; in a compiled step, those outside [0, K) give NaN, gradient 0.
 
-        PyTorch looks tags up one by one and finds by itself what is outside.
+        A compiled step cannot refuse tags. PyTorch looks them up one by one and finds those outside
+        by itself.
         """
         tags = checked_tags(tags, self._shape)
         if backend.CHECKS_INDICES:
@@ -248,7 +249,7 @@ class LinearChain:
         return value if outside is None else ops.where(outside, np.nan, value)
 
     def _masked(self, tags: Tensor, axis: int | None = None) -> Tensor:
-        """Tags with −1 where masked; `axis` is an additional one."""
+        """Set tags to −1 where masked; `axis` is the one that they have besides (batch, time)."""
         valid = self._chain.valid
         valid = valid if axis is None else ops.expand_dims(valid, axis)
         tags = ops.where(valid, tags, ops.full_like(tags, -1))
@@ -259,10 +260,10 @@ class LinearChain:
 
 
 def _mode_first(tags: Tensor, mode: Tensor, scores: Tensor) -> Tensor:
-    """(batch, k, time) tags with the mode before the others, which stay in their order.
+    """Put the mode before the other (batch, k, time) tags, which stay in their order.
 
-    Among sequences that are equally good `mode` chooses as each backend is fastest. It may be none
-    of the k then: the last of them, which is as good, makes room.
+    Of equally good sequences `mode` picks the one that its backend finds fastest. It may then be
+    none of the k: the last of them, which is as good, makes room.
     """
     k = tags.shape[1]
     is_mode = ops.all(tags == mode[:, None], axis=2)  # (B, k)
@@ -276,7 +277,7 @@ def _mode_first(tags: Tensor, mode: Tensor, scores: Tensor) -> Tensor:
 
 
 def decode(potentials: Tensor) -> Tensor:
-    """The best tags for what a model with a CRF layer predicted.
+    """Find the best tags from what a model with a CRF layer predicted.
 
     Args:
         potentials: (batch, time + tags + 2, tags + 1), the output of a `finegrain.layers.CRF`

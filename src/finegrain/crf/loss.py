@@ -98,7 +98,7 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         self.on_forbidden = on_forbidden
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
-        """The reduced loss."""
+        """Compute the reduced loss."""
         potentials = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         weight = None
         if sample_weight is not None:
@@ -110,7 +110,7 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         return super().__call__(y_true, ops.expand_dims(potentials, 0)[0], weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """(batch,) negative log-likelihoods."""
+        """Compute the (batch,) negative log-likelihoods, divided as `per` says."""
         parts, tags = labelled_parts(y_true, y_pred)
         loss = -LinearChain(**parts._asdict()).log_prob(tags)
         impossible = ops.equal(loss, np.inf)
@@ -133,7 +133,7 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         return loss * (ops.sum(one) / ops.maximum(ops.sum(count), 1.0))
 
     def _of_the_others(self, weight: Tensor | None, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """(batch,) sample weights with 0 for forbidden sequences; means are over the others."""
+        """Set (batch,) sample weights to 0 for forbidden sequences; means are over the others."""
         parts, tags = labelled_parts(y_true, y_pred)
         possible = ops.not_equal(LinearChain(**parts._asdict()).score(tags), -np.inf)
         kept = ops.cast(possible, self.dtype)
@@ -143,12 +143,12 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         return weight * (ops.sum(ops.ones_like(kept)) / ops.maximum(ops.sum(kept), 1.0))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal loss."""
+        """Return the arguments that make an equal loss."""
         return super().get_config() | {"per": self.per, "on_forbidden": self.on_forbidden}
 
 
 def labelled_parts(y_true: Tensor, y_pred: Tensor) -> tuple[Potentials, Tensor]:
-    """The chain's parts over the positions that have a tag, and the (batch, time) int32 tags."""
+    """Return the chain's parts, masked where no tag is known, and the (batch, time) int32 tags."""
     parts = unpack(y_pred)
     tags = as_tags(y_true)
     check_tags_shape(tags, parts.mask.shape)
@@ -156,7 +156,7 @@ def labelled_parts(y_true: Tensor, y_pred: Tensor) -> tuple[Potentials, Tensor]:
 
 
 def as_tags(y_true: Tensor) -> Tensor:
-    """(batch, time) int32 tags from what Keras hands on: floats, perhaps (batch, time, 1)."""
+    """Make (batch, time) int32 tags of what Keras hands on: floats, perhaps (batch, time, 1)."""
     tags = ops.cast(y_true, "int32")
     return tags[:, :, 0] if len(tags.shape) == 3 and tags.shape[2] == 1 else tags
 

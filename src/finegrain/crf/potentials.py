@@ -33,7 +33,7 @@ class Potentials(NamedTuple):
 def pack(
     emissions: Tensor, transitions: Tensor, start: Tensor, end: Tensor, mask: Tensor
 ) -> Tensor:
-    """One (batch, time + tags + 2, tags + 1) tensor from a chain's parts.
+    """Pack a chain's parts into one (batch, time + tags + 2, tags + 1) tensor.
 
     Args:
         emissions: (batch, time, tags).
@@ -51,7 +51,7 @@ def pack(
 
 
 def unpack(potentials: Tensor) -> Potentials:
-    """The parts that `pack` put together."""
+    """Split potentials into the parts that `pack` put together."""
     potentials = ops.convert_to_tensor(potentials)
     shape = tuple(potentials.shape)
     if len(shape) != 3 or shape[2] is None or shape[2] < 2:

@@ -16,7 +16,7 @@ Tensor = Any
 
 
 def sample(chain: Chain, n: int, seed: Any) -> Tensor:
-    """Draws exactly: each tag given the one before it and all that may follow.
+    """Draw n tag sequences exactly: each tag given the one before it and all that may follow.
 
     Args:
         chain: A shifted chain.

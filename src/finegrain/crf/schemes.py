@@ -52,19 +52,19 @@ class SpanScheme(TagScheme, Protocol):
 
     @property
     def spans(self) -> SpanTables:
-        """How spans are read from tags."""
+        """The tables by which spans are read from tags."""
         ...
 
 
 def read_only(values: Any, dtype: Any = bool) -> NDArray[Any]:
-    """A read-only array."""
+    """Copy values into a read-only array."""
     array = np.array(values, dtype=dtype)
     array.flags.writeable = False
     return array
 
 
 class SpanTables(NamedTuple):
-    """How spans are read from tags: a run of tags that go on is one if its ends are right.
+    """Tables to read spans from tags: a run of connected tags is a span if its ends are right.
 
     In all tables number 0 stands for a position outside the sequence and number n + 1 for tag n.
 
@@ -80,7 +80,7 @@ class SpanTables(NamedTuple):
 
     @classmethod
     def of(cls, goes_on: Any, opens: Any, closes: Any) -> SpanTables:
-        """The tables of what holds for each tag.
+        """Make the tables from what holds for each tag.
 
         Args:
             goes_on: (tags, tags) boolean [before, here]: whether both are in the same run.
@@ -95,7 +95,7 @@ class SpanTables(NamedTuple):
         )
 
     def read(self, tags: NDArray[Any]) -> Iterator[tuple[int, int, int]]:
-        """The (type, start, end) of each span of (length,) tag numbers, negative if outside."""
+        """Yield (type, start, end) of each span in (length,) tag numbers, negative if outside."""
         numbers = np.pad(np.maximum(np.asarray(tags, np.int64) + 1, 0), 1)
         cuts = self.breaks[numbers[:-1], numbers[1:]].nonzero()[0]
         for start, end in pairwise(cuts.tolist()):

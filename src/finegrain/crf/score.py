@@ -12,11 +12,11 @@ Tensor = Any
 
 
 def score(chain: Chain, tags: Tensor) -> Tensor:
-    """The sum of all scores that tag sequences use.
+    """Sum all the scores that tag sequences use.
 
-    Emissions and boundaries are chosen by comparison, whose gradient is a comparison, too; of the
-    transitions, of which there are few, one number is looked up for each pair. A compiled step
-    spends least on that.
+    Emissions and boundaries are selected by comparison, whose gradient is a comparison, too.
+    Transitions, which are few, are looked up: one number for each pair. This costs a compiled step
+    the least.
 
     Args:
         chain: A chain.
@@ -49,13 +49,13 @@ def score(chain: Chain, tags: Tensor) -> Tensor:
 
 
 def difference(mine: Tensor, total: Tensor) -> Tensor:
-    """The log-probability of a score among a total; −inf without a gradient if impossible."""
+    """Compute the log-probability, `mine` less `total`; −inf without a gradient if impossible."""
     impossible = ops.full_like(mine, float("-inf"))
     return ops.where(ops.equal(mine, float("-inf")), impossible, mine - total)
 
 
 def tags_before(chain: Chain, tags: Tensor) -> Tensor:
-    """(B, T) the tag at the last valid position before each; any tag where there is none."""
+    """Find the tag at the last valid position before each, (B, T); any tag where there is none."""
     neighbours = ops.pad(tags, ((0, 0), (1, 0)))[:, :-1]
     if chain.mask is None:
         return neighbours

@@ -81,7 +81,7 @@ class SpanF1(keras.metrics.Metric):
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        """Counts the spans of a batch.
+        """Count the spans of a batch.
 
         Args:
             y_true: (batch, time) integer tags, negative where unknown.
@@ -117,7 +117,7 @@ class SpanF1(keras.metrics.Metric):
             counter.assign_add(reading.count(len(self.scheme.types), weight))
 
     def _read(self, numbers: Tensor) -> Reading:
-        """Runs of (batch, time) numbers of tags, 0 after the last."""
+        """Find the runs in (batch, time) numbers, each 1 + the tag, or 0 after the last tag."""
         tables = self.scheme.spans
         before = ops.pad(numbers, ((0, 0), (1, 0)))  # (B, T + 1)
         here = ops.pad(numbers, ((0, 0), (0, 1)))
@@ -128,7 +128,7 @@ class SpanF1(keras.metrics.Metric):
         return Reading(breaks, opens, closes)
 
     def result(self) -> Tensor:
-        """The F1, 0 where there is no span."""
+        """Compute the F1, 0 where there is no span."""
         if self.average == "micro":
             counts = (ops.sum(x) for x in (self._right, self._true, self._found))
             return ops.cast(_f1(*counts), self.dtype)
@@ -148,14 +148,14 @@ class SpanF1(keras.metrics.Metric):
         return ops.sum(self._right) / ops.maximum(ops.sum(self._true), 1e-30)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal metric."""
+        """Return the arguments that make an equal metric."""
         scheme = keras.saving.serialize_keras_object(self.scheme)
         base = {"name": self.name, "dtype": self.dtype}
         return base | {"scheme": scheme, "average": self.average}
 
 
 class Reading:
-    """Where runs of tags end and begin, at each position and after the last.
+    """The ends and beginnings of runs of tags, at each position and after the last.
 
     Args:
         breaks: (batch, time + 1) boolean: a run ends before, another begins here.
@@ -167,7 +167,7 @@ class Reading:
         self.breaks, self.opens, self.closes = breaks, opens, closes
 
     def count(self, types: int, weight: Tensor | None) -> Tensor:
-        """(types,) the number of runs that open and close as spans do."""
+        """Count the runs of each type that open and close as spans do, (types,)."""
         order = _front(self.breaks)
         opens = ops.take_along_axis(ops.where(self.breaks, self.opens, 0), order, axis=1)
         closes = ops.take_along_axis(self.closes, order, axis=1)
@@ -184,7 +184,7 @@ def _f1(right: Tensor, true: Tensor, found: Tensor) -> Tensor:
 
 
 def _front(kept: Tensor) -> Tensor:
-    """(batch, time) the order that brings what is kept to the front."""
+    """Find the (batch, time) order that brings the kept positions to the front."""
     time = ops.shape(kept)[1]
     place = ops.arange(time, dtype="int32")[None]
     return ops.argsort(ops.where(kept, place, place + time), axis=1)

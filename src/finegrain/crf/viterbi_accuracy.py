@@ -41,7 +41,7 @@ class ViterbiAccuracy(keras.metrics.Mean):
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        """Counts the positions of a batch.
+        """Count the positions of a batch.
 
         Args:
             y_true: (batch, time) integer tags, negative where unknown.
@@ -62,5 +62,5 @@ class ViterbiAccuracy(keras.metrics.Mean):
         super().update_state(ops.cast(decoded == tags, self.dtype), sample_weight=counted)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal metric."""
+        """Return the arguments that make an equal metric."""
         return {"name": self.name, "dtype": self.dtype}

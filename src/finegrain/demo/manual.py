@@ -33,7 +33,7 @@ class ManualCorpus:
 
 
 def manual_corpus(test_share: float = 0.2, seed: int = 0) -> ManualCorpus:
-    """Splits the sentences of Python's manual by topic.
+    """Split the sentences of Python's manual by topic into training and test sentences.
 
     Many topics of the manual repeat parts of others: "compound" holds all of "for" and "while". So
     topics that have a sentence in common stay on the same side, and no sentence of a test topic,
@@ -94,7 +94,7 @@ def manual_corpus(test_share: float = 0.2, seed: int = 0) -> ManualCorpus:
 
 
 def manual_sentences() -> dict[str, list[list[str]]]:
-    """Returns the English sentences of Python's manual, topic by topic.
+    """Return the English sentences of Python's manual, topic by topic.
 
     The rule that makes a sentence, applied to every topic alike:
 
@@ -137,7 +137,7 @@ def manual_sentences() -> dict[str, list[list[str]]]:
 
 
 def _sentences_by_topic() -> dict[str, list[list[str]]]:
-    """All sentences of each topic, in the text's order, with those that other topics repeat."""
+    """Find all sentences of each topic in their order, also those that other topics repeat."""
     return {
         topic: [
             sentence.split()
@@ -151,7 +151,7 @@ def _sentences_by_topic() -> dict[str, list[list[str]]]:
 
 
 def _manual_topics() -> dict[str, str]:
-    """The manual's text by topic, in alphabetical order."""
+    """Read the manual's text by topic, in alphabetical order."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -167,7 +167,7 @@ def _key(words: list[str]) -> str:
 
 
 def _families(sentences: dict[str, list[list[str]]]) -> list[list[str]]:
-    """Groups topics that are linked by a sentence in common, directly or through other topics."""
+    """Group topics that are linked by a sentence in common, directly or through other topics."""
     families: list[tuple[list[str], set[str]]] = []
     for topic, topic_sentences in sentences.items():
         names, keys = [topic], {_key(words) for words in topic_sentences}
@@ -185,7 +185,7 @@ _LIST_MARKER = re.compile(r"\s*(?:[*•-]|\d+[.)]|[IVX]+\.|\([a-z\d]\)|\[\d+\])\
 
 
 def _paragraphs(text: str) -> Iterator[list[str]]:
-    """Runs of lines with one indentation; a list marker opens a paragraph and is taken off."""
+    """Yield paragraphs, the lines of one indentation; a list marker opens one and is taken off."""
     for block in re.split(r"\n\s*\n", text):
         lines: list[str] = []
         indentation = -1
@@ -217,7 +217,7 @@ _MARKUP = re.compile(r'("[^"]*")|:\w+:(?=`)|`+_*|\*+| \[\d+\](?!\w)')
 
 
 def _plain(paragraph: list[str]) -> str:
-    """Joins the lines, also where a word is broken at its hyphen, and takes the markup off."""
+    """Join the lines, also where a word is broken at its hyphen, and take the markup off."""
     text = re.sub(r"(?<=\w-)\n", "", "\n".join(paragraph))
     text = _VERSION_NOTE.sub("", " ".join(text.split()), count=1)
     return _MARKUP.sub(lambda match: match[1] or "", text)
@@ -229,7 +229,7 @@ _SENTENCE_END = re.compile(
 
 
 def _split(text: str) -> Iterator[str]:
-    """Cuts after a stop and what is closed there, unless a small letter follows."""
+    """Cut the text after each stop and its closing marks, unless a lower-case letter follows."""
     start = 0
     for end in _SENTENCE_END.finditer(text):
         yield text[start : end.end(1)]

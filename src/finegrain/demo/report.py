@@ -20,7 +20,7 @@ from finegrain.tagging.scores import SegmentationScore
 def score_table(
     scores: Mapping[str, SegmentationScore], seconds: Mapping[str, float] | None = None
 ) -> Table:
-    """A table of scores, a line each."""
+    """Make a table of scores, one line per tagger."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tagger")
     for heading in ("F1", "precision", "recall", "OOV recall", "words"):
@@ -38,7 +38,7 @@ def score_table(
 
 
 def transition_table(name: str, transitions: np.ndarray, labels: Sequence[str]) -> Table:
-    """A matrix with labelled rows (from) and columns (to); what the scheme forbids is dim."""
+    """Make a table with labelled rows (from) and columns (to); what the scheme forbids is dim."""
     table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column()
     for label in labels:
@@ -53,7 +53,7 @@ def transition_table(name: str, transitions: np.ndarray, labels: Sequence[str]) 
 
 
 def print_report(result: DemoResult, console: Console, command: str = "finegrain") -> None:
-    """Prints all that came of the demo.
+    """Print the results of the demo.
 
     Args:
         result: What came of it.
@@ -97,7 +97,7 @@ def print_report(result: DemoResult, console: Console, command: str = "finegrain
 
 
 def observations(result: DemoResult) -> list[str]:
-    """Sentences on what the numbers do and do not show."""
+    """Write sentences on what the numbers do and do not show."""
     softmax, slow, fast = result.runs
     return [
         _comparison(softmax, slow),

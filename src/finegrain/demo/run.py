@@ -32,7 +32,7 @@ HIGH_MULTIPLIER = 100.0
 
 @dataclass(frozen=True)
 class Run:
-    """One tagger and what came of it.
+    """One tagger and its results.
 
     Attributes:
         name: What sets it apart.
@@ -73,12 +73,12 @@ class DemoResult:
 
     @property
     def best(self) -> Run:
-        """The run of the highest F1 on the held-out topics."""
+        """The run with the highest F1 on the held-out topics."""
         return max(self.runs, key=lambda run: run.score.f1)
 
 
 def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> DemoResult:
-    """Trains and scores the three taggers, saves the best and a picture of the transitions.
+    """Train and score the three taggers; save the best one and a picture of the transitions.
 
     Args:
         out: An existing folder for `segmenter.keras` and `transitions.png`.
@@ -152,10 +152,10 @@ def _run(name: str, segmenter: Segmenter, corpus: ManualCorpus, seconds: float) 
 
 
 def f1_difference(first: Run, second: Run, samples: int = 2000) -> tuple[float, float, float]:
-    """F1 of `second` minus F1 of `first`, with a 95 % interval over the choice of sentences.
+    """Compute F1 of `second` minus F1 of `first`, with a 95 % interval over the test sentences.
 
-    The interval is a paired bootstrap over the test sentences. It does not cover the chance in
-    training, that is, in the seed.
+    The interval is a paired bootstrap over the choice of test sentences. It does not cover chance
+    in training, that is, the seed.
 
     Returns:
         (difference, lower end, upper end).
@@ -174,7 +174,7 @@ def f1_difference(first: Run, second: Run, samples: int = 2000) -> tuple[float, 
 
 
 def _picture(path: Path, runs: Sequence[Run], labels: Sequence[str]) -> Path | None:
-    """Draws the transition matrices; None where matplotlib is not installed."""
+    """Draw the transition matrices to a file; return None where matplotlib is not installed."""
     try:
         from finegrain.monitoring.plots import matrices
     except ModuleNotFoundError:

@@ -19,8 +19,8 @@ class WeightAverage(keras.layers.Layer):
     $$\bar\theta_t = \beta\, \bar\theta_{t-1} + (1 - \beta)\, \theta_t, \qquad
       \bar\theta_0 = \theta_0$$
 
-    What is stored after step $t$ is $\bar\theta_{t-1}$, since a loss is computed before its step
-    is taken; reading adds the term of $\theta_t$, which the network has.
+    After step $t$ the stored average is $\bar\theta_{t-1}$, because the loss is computed before
+    the step is taken. Reading the average adds the term of $\theta_t$, which the network has.
     """
 
     def __init__(self, momentum: float, **kwargs: Any) -> None:
@@ -34,7 +34,7 @@ class WeightAverage(keras.layers.Layer):
         self.averages: list[Any] = []
 
     def create(self, network: keras.layers.Layer) -> None:
-        """Starts from the weights that the network has."""
+        """Create the averages, equal to the network's present weights, unless they exist."""
         if self.built:
             return
         self.averages = [
@@ -51,12 +51,12 @@ class WeightAverage(keras.layers.Layer):
         self.built = True
 
     def update(self, network: keras.layers.Layer) -> None:
-        """Takes the present weights in; to be called before each step."""
+        """Move the averages toward the network's present weights; call this before each step."""
         for average, weight in zip(self.averages, _of(network), strict=True):
             average.assign(ops.stop_gradient(self._with(average, weight)))
 
     def reading(self, network: keras.layers.Layer) -> Overlay:
-        """Where the network has its averaged weights."""
+        """Make a scope in which the network uses its averaged weights."""
         averages = {id(w): a for w, a in zip(_of(network), self.averages, strict=True)}
         return Overlay(_of(network), lambda weight, value: self._with(averages[id(weight)], value))
 

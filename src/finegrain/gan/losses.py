@@ -41,7 +41,7 @@ _REVERSED_HINGE: Pair = (
 
 
 def get_losses(loss: Any) -> Pair:
-    """The pair of functions by its name, or as it was given."""
+    """Find the pair of loss functions by its name, or return the pair that was given."""
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
     if loss == REVERSED_HINGE:
@@ -55,7 +55,7 @@ def get_losses(loss: Any) -> Pair:
 
 
 def widened(x: Any) -> Tensor:
-    """In float32 at least: losses of scores outgrow half precision."""
+    """Cast `x` to float32 unless it is float64: losses of scores outgrow half precision."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")

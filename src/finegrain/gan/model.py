@@ -140,14 +140,14 @@ class GAN(keras.Model):
         self.built = is_built(generator) and is_built(discriminator)
 
     def build(self, input_shape: Any) -> None:
-        """Builds both networks, for samples of this shape or a pair of samples and labels."""
+        """Build both networks for samples of this shape, or for the shapes of (samples, labels)."""
         build_networks(self.generator, self.discriminator, self.latent_dim, input_shape)
         if self.average is not None:
             self.average.create(self.generator)
         self.built = True
 
     def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
-        """Sets the optimizer, and what else Keras's `compile` takes but for losses and metrics."""
+        """Set the optimizer and Keras's other arguments of `compile`, except losses and metrics."""
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 raise ValueError(
@@ -158,16 +158,19 @@ class GAN(keras.Model):
         super().compile(optimizer, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as a saved model was."""
+        """Compile the model as it was compiled before saving.
+
+        If both networks are built, build the optimizer too.
+        """
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The scores of samples, or of (samples, labels).
+        """Compute the (batch, 1) scores of samples, or of (samples, labels).
 
-        Samples alone, where the discriminator needs labels too, have none: their scores are
-        computed with the loss, which has the labels.
+        For samples alone, where the discriminator needs labels too, return `None`: their scores
+        are computed in `compute_loss`, which has the labels.
         """
         if isinstance(inputs, list | tuple):
             self._check_labels(True)
@@ -188,7 +191,7 @@ class GAN(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The one loss of both networks."""
+        """Compute the one loss of both networks, a scalar."""
         if sample_weight is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
         real, labels = x if isinstance(x, list | tuple) else (x, y)
@@ -254,7 +257,7 @@ class GAN(keras.Model):
     def generate(
         self, n: int, seed: int | None = None, labels: Any = None, *, batch_size: int | None = None
     ) -> np.ndarray:
-        """`n` samples; with a seed always the same.
+        """Generate `n` samples, always the same ones for the same seed.
 
         Args:
             n: How many, at least 1.
@@ -293,13 +296,16 @@ class GAN(keras.Model):
         return np.concatenate(made)
 
     def save_own_variables(self, store: Any) -> None:
-        """Stores the averages, and the seeds of the noise and of all layers."""
+        """Store the seeds of the noise and of all layers.
+
+        Keras stores the averages with the layer that has them.
+        """
         super().save_own_variables(store)
         for i, state in enumerate(self._seed_states()):
             store[f"seed_{i}"] = state
 
     def load_own_variables(self, store: Any) -> None:
-        """Sets what `save_own_variables` stored; seeds stay where a file has none."""
+        """Load what `save_own_variables` stored; keep the present seeds if a file has none."""
         arrays = {key: store[key] for key in store.keys()}  # noqa: SIM118, Keras's has no __iter__
         seeds = [arrays.pop(key) for key in sorted(arrays) if key.startswith("seed_")]
         super().load_own_variables(arrays)
@@ -314,7 +320,7 @@ class GAN(keras.Model):
         return [variable for variable in self.variables if id(variable) not in others]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal model."""
+        """Return the arguments that make an equal model."""
         serialize = keras.saving.serialize_keras_object
         loss = self.loss_pair
         return {
@@ -334,7 +340,7 @@ class GAN(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> GAN:
-        """The model of a configuration."""
+        """Make the model that `get_config` describes."""
         config = dict(config)
 
         def restored(part: Any) -> Any:

@@ -12,12 +12,12 @@ from finegrain.routing.overlay import create_weights, is_built
 
 
 def inputs_of(samples: Any, labels: Any = None) -> Any:
-    """What a network takes: samples (or noise), or a list of these and their labels."""
+    """Make the input of a network: samples (or noise), or a list of these and their labels."""
     return samples if labels is None else [samples, labels]
 
 
 def arity(network: keras.layers.Layer) -> int | None:
-    """How many inputs the network has; `None` where nothing tells yet."""
+    """Count the inputs of the network, or return `None` while their number is unknown."""
     inputs = getattr(network, "inputs", None)
     if inputs:
         return len(inputs)
@@ -28,7 +28,7 @@ def arity(network: keras.layers.Layer) -> int | None:
 
 
 def checked_latent_dim(latent_dim: Any, generator: Any, discriminator: Any) -> int:
-    """The length of the noise, for two networks that fit together.
+    """Find the length of the noise, and check that the two networks fit together.
 
     Raises:
         TypeError: if a network is no Keras layer.
@@ -62,7 +62,7 @@ def checked_latent_dim(latent_dim: Any, generator: Any, discriminator: Any) -> i
 
 
 def build_networks(generator: Any, discriminator: Any, latent_dim: int, input_shape: Any) -> None:
-    """Creates the weights of both, for samples of this shape or for (samples, labels)."""
+    """Create the weights of both networks, for the shape of samples or of (samples, labels)."""
     is_pair = isinstance(input_shape[0], list | tuple)
     samples, *labels = map(tuple, input_shape if is_pair else [input_shape])
     # Shapes do not tell what labels are; integers serve layers of numbers as well.

@@ -21,7 +21,7 @@ KINDS = {"wgan_gp": 10.0, "r1": 10.0}
 
 
 class GradientPenalty(NamedTuple):
-    r"""How much the slope of the scores costs.
+    r"""A penalty on the slope of the scores.
 
     $$\text{wgan\_gp:}\quad w\,\mathrm{E}(\lVert\nabla D(\hat x)\rVert - 1)^2, \qquad
       \text{r1:}\quad \tfrac{w}{2}\,\mathrm{E}\lVert\nabla D(x)\rVert^2$$
@@ -34,7 +34,7 @@ class GradientPenalty(NamedTuple):
 
     @classmethod
     def of(cls, penalty: Any) -> GradientPenalty | None:
-        """The penalty that users name: a kind, a pair of kind and weight, a weight or nothing."""
+        """Read a penalty given as a kind, a pair of kind and weight, a weight or `None`."""
         if penalty is None:
             return None
         if isinstance(penalty, str) and penalty in KINDS:
@@ -51,7 +51,7 @@ class GradientPenalty(NamedTuple):
     def __call__(
         self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seed: Any
     ) -> Tensor:
-        """The penalty, a scalar that can be differentiated.
+        """Compute the penalty, a scalar that can be differentiated.
 
         Args:
             critic: From samples to scores.
@@ -72,7 +72,7 @@ class GradientPenalty(NamedTuple):
 
 
 def _slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of the scores at their samples."""
+    """Compute the gradient of the scores with respect to their samples, in the samples' shape."""
     updated: list[Any] = []
 
     def total(x: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -19,7 +19,7 @@ ROUTINGS = ("constant_weights", "subtraction", "reversal")
 
 
 def checked_routing(routing: Any, loss: Any) -> str:
-    """The name of a routing that fits the loss, or a `ValueError`."""
+    """Return the name of the routing, or raise a `ValueError` if it does not fit the loss."""
     if routing == "frozen":
         warn("GAN(routing='frozen')", "routing='constant_weights'", stacklevel=4)
         routing = "constant_weights"
@@ -36,7 +36,7 @@ def checked_routing(routing: Any, loss: Any) -> str:
 
 
 def shown(routing: str, fake: Tensor, generator_weight: float) -> Tensor:
-    """Fake samples as the discriminator's own loss sees them."""
+    """Prepare fake samples for the discriminator's own loss: stop or reverse their gradient."""
     return (
         reverse_gradient(fake, generator_weight) if routing == "reversal" else stop_gradient(fake)
     )
@@ -45,9 +45,10 @@ def shown(routing: str, fake: Tensor, generator_weight: float) -> Tensor:
 def generator_score(
     routing: str, discriminator: keras.layers.Layer, call: Call, fake: Tensor
 ) -> Tensor | None:
-    """The scores that the generator learns from; `None` where those of the discriminator do.
+    """Compute the scores that the generator learns from, or return `None` for `"reversal"`.
 
-    To be called before those of the discriminator's loss, from the same seeds and statistics.
+    With `"reversal"`, the generator learns from the scores of the discriminator's loss. Call this
+    before computing those scores, from the same seeds and statistics.
 
     Args:
         routing: Its name.
@@ -67,7 +68,9 @@ def generator_score(
 def generator_loss(
     routing: str, loss: Callable[[Tensor], Tensor], score: Tensor | None, fake_score: Tensor
 ) -> Tensor:
-    """The generator's loss, whose gradient reaches the fake samples and no discriminator.
+    """Compute the generator's loss, whose gradient reaches the samples and no discriminator.
+
+    With `"reversal"` the loss is a constant: its gradient comes with the discriminator's loss.
 
     Args:
         routing: Its name.

@@ -44,14 +44,14 @@ class ClipValue(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The clipped gradients."""
+        """Clip each component of the gradients."""
         return [
             ops.cast(ops.clip(gradient, -self.limit, self.limit), gradient.dtype)
             for gradient in tensors(gradients)
         ]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"limit": self.limit}
 
 
@@ -92,7 +92,7 @@ class ClipNorm(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The clipped gradients."""
+        """Scale down gradients whose norm, alone or jointly, exceeds `max_norm`."""
         gradients = tensors(gradients)
         if self.per == "rule":
             scales = [self._scale(joint_norm(gradients, self.ord))] * len(gradients)
@@ -105,7 +105,7 @@ class ClipNorm(GradientTransform):
         return ops.where(size <= self.max_norm, ops.ones_like(size), self.max_norm / size)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"max_norm": self.max_norm, "ord": config_order(self.ord), "per": self.per}
 
 
@@ -149,7 +149,7 @@ class AdaptiveClip(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The clipped gradients."""
+        """Scale down the gradient of each unit for which it is too large."""
         clipped = []
         for gradient, variable in zip(tensors(gradients), variables, strict=True):
             axes = unit_axes(len(gradient.shape))
@@ -161,5 +161,5 @@ class AdaptiveClip(GradientTransform):
         return clipped
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"ratio": self.ratio, "epsilon": self.epsilon}

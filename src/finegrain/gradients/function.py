@@ -53,27 +53,27 @@ class Function(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """What the function returns."""
+        """Call the function on the gradients, and on the variables if it takes them."""
         return self.fn(gradients, variables) if self._takes_variables else self.fn(gradients)
 
     def get_config(self) -> dict[str, Any]:
-        """The function, serialized by Keras."""
+        """Return the function, serialized by Keras."""
         return {"fn": keras.saving.serialize_keras_object(self.fn)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Function:
-        """The transform that `get_config` describes."""
+        """Make the transform that `get_config` describes."""
         fn = config["fn"]
         return cls(keras.saving.deserialize_keras_object(fn) if isinstance(fn, dict) else fn)
 
     @property
     def label(self) -> str:
-        """What it is called in tables."""
+        """The name of the transform in tables, with that of the function."""
         return f"Function({getattr(self.fn, '__name__', type(self.fn).__name__)})"
 
 
 def _takes_variables(fn: Callable[..., Any]) -> bool:
-    """Whether the second argument is there for the variables: without a default, or so called."""
+    """Return whether `fn` takes variables: a second argument without a default or of that name."""
     try:
         parameters = list(inspect.signature(fn).parameters.values())
     except ValueError:  # a builtin that does not tell its signature
@@ -96,7 +96,7 @@ def _accepts(fn: Callable[..., Any], count: int) -> bool:
 
 
 def as_transforms(gradient: Any) -> list[GradientTransform]:
-    """What a rule was given as `gradient`, as a list of transforms."""
+    """Make a list of transforms from the `gradient` argument of a rule."""
     if gradient is None:
         return []
     given: list[Any] = list(gradient) if isinstance(gradient, (list, tuple)) else [gradient]

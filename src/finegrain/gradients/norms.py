@@ -10,7 +10,7 @@ from keras import ops
 
 
 def checked_order(order: Any) -> float:
-    """1, 2 or infinity, or an error."""
+    """Return the order as 1, 2 or infinity, or raise an error."""
     known = isinstance(order, (int, float, str)) and not isinstance(order, bool)
     if not known or order not in (1, 2, math.inf, "inf"):
         raise ValueError(f"`ord` should be 1, 2 or float('inf'). Received: ord={order!r}")
@@ -18,12 +18,12 @@ def checked_order(order: Any) -> float:
 
 
 def config_order(order: float) -> int | str:
-    """The order as it can stand in a config, which knows no infinity."""
+    """Return the order in a form fit for a config, where infinity is `"inf"`."""
     return "inf" if order == math.inf else int(order)
 
 
 def norm(values: Any, order: float, axis: Any = None, keepdims: bool = False) -> Any:
-    """The norm over `axis`, in float32 or better."""
+    """Compute the norm over `axis`, in float32 or better."""
     if ops.dtype(values) in ("float16", "bfloat16"):
         values = ops.cast(values, "float32")
     if order == 1:
@@ -39,12 +39,12 @@ def norm(values: Any, order: float, axis: Any = None, keepdims: bool = False) ->
 
 
 def joint_norm(tensors: Sequence[Any], order: float) -> Any:
-    """The norm of all numbers of `tensors` together."""
+    """Compute the norm of all numbers in `tensors` together."""
     return norm(ops.stack([norm(tensor, order) for tensor in tensors]), order)
 
 
 def unit_axes(rank: int) -> tuple[int, ...]:
-    """The axes over which one unit of a weight extends: all but the last, that of the units.
+    """Return the axes that one unit of a weight spans: all but the last, that of the units.
 
     A vector or a scalar is one unit.
     """
@@ -52,5 +52,5 @@ def unit_axes(rank: int) -> tuple[int, ...]:
 
 
 def scaled(gradient: Any, scale: Any) -> Any:
-    """`gradient * scale` in the precision of `scale`, then in the gradient's own."""
+    """Multiply `gradient` by `scale` in the dtype of `scale`, then cast to the gradient's own."""
     return ops.cast(ops.cast(gradient, scale.dtype) * scale, gradient.dtype)

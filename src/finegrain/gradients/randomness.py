@@ -58,7 +58,7 @@ class Noise(GradientTransform):
         self.seed = _checked_seed(seed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the step count and the seed."""
+        """Create the step count and the seed."""
         self.step = self.add_variable("step", dtype="int32")
         self.generator = keras.random.SeedGenerator(self.seed)
         self.track("seed", self.generator.state)
@@ -66,7 +66,7 @@ class Noise(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The noisy gradients."""
+        """Add the noise of this step to the gradients, and count the step."""
         time = 1.0 + ops.cast(self.step, "float32")
         stddev = self.stddev * ops.power(time, -0.5 * self.decay)
         self.step.assign_add(1)
@@ -78,7 +78,7 @@ class Noise(GradientTransform):
         return noisy
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"stddev": self.stddev, "decay": self.decay, "seed": self.seed}
 
 
@@ -119,14 +119,14 @@ class Dropout(GradientTransform):
         self.seed = _checked_seed(seed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the seed."""
+        """Create the seed."""
         self.generator = keras.random.SeedGenerator(self.seed)
         self.track("seed", self.generator.state)
 
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The thinned gradients."""
+        """Drop components at random, and rescale the others."""
         thinned = []
         for gradient in tensors(gradients):
             kept = keras.random.uniform(gradient.shape, seed=self.generator) >= self.rate
@@ -135,5 +135,5 @@ class Dropout(GradientTransform):
         return thinned
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"rate": self.rate, "seed": self.seed}

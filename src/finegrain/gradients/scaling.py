@@ -39,11 +39,11 @@ class Scale(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The scaled gradients."""
+        """Multiply the gradients by the factor."""
         return [gradient * self.factor for gradient in tensors(gradients)]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"factor": self.factor}
 
 
@@ -63,7 +63,7 @@ class Zero(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """Zeros, also where the gradient is NaN."""
+        """Return zeros, even where the gradient is NaN."""
         return [ops.zeros_like(gradient) for gradient in tensors(gradients)]
 
 
@@ -93,7 +93,7 @@ class Normalize(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """Gradients of norm 1."""
+        """Divide each gradient by its norm; zeros stay zero."""
         normalized = []
         for gradient in tensors(gradients):
             size = norm(gradient, self.ord)
@@ -103,7 +103,7 @@ class Normalize(GradientTransform):
         return normalized
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {"ord": config_order(self.ord)}
 
 
@@ -125,7 +125,7 @@ class Sign(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The signs; NaN stays NaN."""
+        """Take the sign of each component; NaN stays NaN."""
         return [
             ops.where(ops.isnan(gradient), gradient, ops.sign(gradient))
             for gradient in tensors(gradients)
@@ -156,7 +156,7 @@ class Centralize(GradientTransform):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The centred gradients."""
+        """Subtract the mean of each unit from its gradient; vectors and scalars stay."""
         return [
             gradient - ops.mean(gradient, axis=tuple(range(len(gradient.shape) - 1)), keepdims=True)
             if len(gradient.shape) > 1

@@ -1,4 +1,4 @@
-"""What a gradient transform is, and the check of what one returns."""
+"""The base class of gradient transforms, and the check of what one returns."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class GradientTransform(ABC):
     `PerWeight` calls it once in each real step, after gradient accumulation and loss unscaling
     and before the optimizer's own clipping, compiled with the rest of the step.
 
-    A subclass gives `__call__` and, so that models with it can be saved, `get_config` and
-    `keras.saving.register_keras_serializable`. State is made in `build` by `add_variable`; it is
-    saved and resumed with the optimizer.
+    A subclass defines `__call__`. So that models with it can be saved, it also defines `get_config`
+    and is registered with `keras.saving.register_keras_serializable`. It makes its state in `build`
+    with `add_variable`; the state is saved and resumed with the optimizer.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -51,7 +51,7 @@ class GradientTransform(ABC):
     def __call__(
         self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
     ) -> Sequence[Any]:
-        """The gradients to use instead.
+        """Return the gradients to use instead.
 
         Args:
             gradients: A dense tensor for each of `variables`.
@@ -63,7 +63,7 @@ class GradientTransform(ABC):
         """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the state for all weights that the rule selects; by default there is none."""
+        """Create the state for all weights that the rule selects; by default there is none."""
         return
 
     def add_variable(
@@ -75,7 +75,7 @@ class GradientTransform(ABC):
         initializer: Any = "zeros",
         weight: keras.Variable | None = None,
     ) -> keras.Variable:
-        """A state variable, to be called in `build`.
+        """Create a state variable; `build` should call this.
 
         Args:
             name: Its name, unique within the transform but for the weight.
@@ -98,18 +98,18 @@ class GradientTransform(ABC):
     def track(
         self, name: str, variable: keras.Variable, weight: keras.Variable | None = None
     ) -> None:
-        """Makes a variable from elsewhere, such as a seed generator's, part of the state."""
+        """Add a variable made elsewhere, such as a seed generator's, to the state."""
         self.state.append((name, variable, weight))
 
     @property
     def state(self) -> list[tuple[str, keras.Variable, keras.Variable | None]]:
-        """(name, variable, the weight it serves or `None`) of each state variable."""
+        """The state variables, each as (name, variable, the weight it serves or `None`)."""
         if not hasattr(self, "_state"):
             self._state = []
         return self._state
 
     def bound_to(self, variables: Sequence[keras.Variable]) -> Self:
-        """A copy with state of its own for `variables`."""
+        """Make a copy with state of its own for `variables`."""
         bound = copy.copy(self)
         bound._state = []
         bound.weights = tuple(variables)
@@ -117,17 +117,17 @@ class GradientTransform(ABC):
         return bound
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal transform."""
+        """Return the arguments that make an equal transform."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The transform that `get_config` describes."""
+        """Make the transform that `get_config` describes."""
         return cls(**config)
 
     @property
     def label(self) -> str:
-        """What it is called in tables."""
+        """The name of the transform in tables, with its arguments."""
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
@@ -138,7 +138,7 @@ class GradientTransform(ABC):
 def transformed(
     transform: GradientTransform, gradients: Sequence[Any], variables: Sequence[keras.Variable]
 ) -> list[Any]:
-    """What `transform` makes of the gradients, if it is as many tensors of the same shapes."""
+    """Apply `transform`, and check that it returns as many gradients of the same shapes."""
     results = transform(list(gradients), list(variables))
     if not isinstance(results, (list, tuple)) or len(results) != len(gradients):
         received = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
@@ -165,5 +165,5 @@ def transformed(
 
 
 def tensors(gradients: Sequence[Any]) -> list[Any]:
-    """Gradients as tensors, whatever arrays they are."""
+    """Convert gradients, whatever arrays they are, to tensors."""
     return [ops.convert_to_tensor(gradient) for gradient in gradients]

@@ -121,13 +121,13 @@ class SetLearningRate(keras.layers.Wrapper):
             self.build()
 
     def build(self, *input_shapes: Any, **named_shapes: Any) -> None:
-        """Builds the wrapped layer for these shapes, if it is not yet built."""
+        """Build the wrapped layer for these shapes, if it is not yet built."""
         if not self.layer.built:
             self.layer.build(*input_shapes, **named_shapes)
         self._weights_divided.add(self.layer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the wrapped layer, with the arguments that it takes."""
+        """Call the wrapped layer with the arguments that it takes."""
         if not self._all_weights_there:
             if not is_built(self.layer):
                 with backend.outside_of_graphs():
@@ -140,7 +140,7 @@ class SetLearningRate(keras.layers.Wrapper):
         return super().__call__(*args, **kwargs)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """The outputs of the wrapped layer with its effective weights."""
+        """Compute the outputs of the wrapped layer with its effective weights."""
         divided = self._weights_divided
         divided.check(self.layer)
         with divided.effective() as scope:
@@ -151,7 +151,7 @@ class SetLearningRate(keras.layers.Wrapper):
         return outputs
 
     def effective_weights(self) -> list[np.ndarray]:
-        r"""The weights $\theta$ that the layer computes with, in the order of `get_weights()`.
+        r"""Compute the weights $\theta$ that the layer uses, in the order of `get_weights()`.
 
         `layer.set_weights(wrapper.effective_weights())` makes an equal layer without a wrapper.
         """
@@ -164,36 +164,36 @@ class SetLearningRate(keras.layers.Wrapper):
 
     @property
     def input_spec(self) -> Any:
-        """The wrapped layer's."""
+        """The wrapped layer's input specification."""
         return self.layer.input_spec
 
     @property
     def input_dtype(self) -> str:
-        """The wrapped layer's."""
+        """The wrapped layer's input dtype."""
         return self.layer.input_dtype
 
     @property
     def supports_masking(self) -> bool:
-        """Whether the wrapped layer does."""
+        """Whether the wrapped layer supports masking."""
         return self.layer.supports_masking
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """The wrapped layer's mask."""
+        """Compute the wrapped layer's mask."""
         return self.layer.compute_mask(inputs, previous_mask)
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped layer's shape."""
+        """Compute the shape of the wrapped layer's output."""
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped layer's shape and dtype."""
+        """Compute the shape and dtype of the wrapped layer's output."""
         return self.layer.compute_output_spec(*args, **kwargs)
 
     def get_build_config(self) -> None:
-        """None: the wrapped layer's own configuration says how it was built."""
+        """Return `None`: the wrapped layer's own configuration says how it was built."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal layer."""
+        """Return the arguments that make an equal layer."""
         config = super().get_config() | {"multiplier": self.multiplier, "adaptive": self.adaptive}
         del config["dtype"]  # the wrapped layer's
         return config
@@ -213,7 +213,7 @@ class _DividedWeights:
         return id(variable) in self.variables
 
     def add(self, layer: keras.layers.Layer) -> None:
-        """Divide the weights of the layer that are new."""
+        """Divide those weights of the layer that are not yet divided."""
         for variable in _weights_to_train(layer):
             if variable not in self:
                 self._divide(variable)
@@ -231,13 +231,13 @@ class _DividedWeights:
             variable.constraint = _constraint_of_effective(variable.constraint, self.scale)
 
     def effective(self) -> Overlay:
-        """Where these variables are read as θ."""
+        """Make a scope in which these variables are read as θ."""
         return Overlay(
             self.variables.values(), lambda variable, value: ops.multiply(value, self.scale)
         )
 
     def check(self, layer: keras.layers.Layer) -> None:
-        """Raise an error if the layer has replaced weights."""
+        """Raise a `ValueError` if the layer no longer has all of its divided weights."""
         there = {id(variable) for variable in layer.variables}
         if lost := [v.path for key, v in self.variables.items() if key not in there]:
             raise ValueError(
@@ -248,9 +248,9 @@ class _DividedWeights:
 
 
 def _weights_to_train(layer: keras.layers.Layer) -> list[Any]:
-    """The weights that a gradient could move, be they frozen at present or not.
+    """Find the weights that a gradient could move, whether or not they are frozen at present.
 
-    Of `Variable.trainable` one cannot tell frozen weights from statistics.
+    `Variable.trainable` does not tell frozen weights from statistics.
     """
     return [
         variable

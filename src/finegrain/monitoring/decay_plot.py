@@ -24,12 +24,12 @@ ARTICLE: dict[str, Callable[[Any], Any]] = {
 def decay_policies(
     policies: Mapping[str, Callable[[Any], Any]] | None = None, steps: int = 100_000
 ) -> Figure:
-    r"""Draws $\hat\beta_t$ of several decay policies, and beside it the weights $1 - \hat\beta_t$.
+    r"""Draw $\hat\beta_t$ of several decay policies, and beside it the weights $1 - \hat\beta_t$.
 
-    Left is what is kept of the second moment at step $t$, on which the conditions
-    $\hat\beta_1 = 0$ and $\hat\beta_\infty = 1$ can be read off. Right is what the newest
-    squared gradient weighs, beside a grey line $1/t$: policies that fall below it for good
-    have $\sum_t w_t < \infty$ and listen to nothing new in the end.
+    The left panel shows how much of the second moment is kept at step $t$; the conditions
+    $\hat\beta_1 = 0$ and $\hat\beta_\infty = 1$ can be read off it. The right panel shows the
+    weight $w_t$ of the newest squared gradient, beside a grey line $1/t$: policies that fall
+    below it for good have $\sum_t w_t < \infty$ and take in nothing new in the end.
 
     Args:
         policies: Label → policy; those that the article compares, by default.

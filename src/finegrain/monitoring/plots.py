@@ -21,7 +21,7 @@ def matrices(
     *,
     title: str = "",
 ) -> Figure:
-    """Heat maps of several matrices side by side, on one colour scale, each cell with its number.
+    """Draw heat maps of several matrices side by side, on one colour scale, a number in each cell.
 
     Args:
         tables: Title of each → (rows, columns) numbers; −inf is shown as such.
@@ -70,7 +70,7 @@ def watched(
     lines: Mapping[str, Mapping[str, np.ndarray]],
     skipped: Sequence[int] = (),
 ) -> Figure:
-    """What `Watch` recorded: a heat map of weights × steps beside lines per rule.
+    """Draw what `Watch` recorded: a heat map of weights × steps beside lines per rule.
 
     Args:
         steps: The recorded steps.

@@ -13,9 +13,9 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
     """Ends the training at the first step whose gradients are NaN or infinite.
 
     For models compiled with `PerWeight(..., nonfinite="raise")`, which drops such steps, so that
-    weights and optimizer stay as they were before. A compiled step cannot raise an error, and `fit`
-    does so at its end; this callback makes the end come after the batch in question. It asks the
-    optimizer after each batch, for which an accelerator has to finish the step.
+    weights and optimizer stay as they were before. A compiled step cannot raise an error, so `fit`
+    raises it at its end; this callback makes `fit` end after the batch in question. It asks the
+    optimizer after each batch, so an accelerator has to finish each step first.
 
     Raises:
         TypeError: at the start of `fit`, if the model's optimizer is no such `PerWeight`.
@@ -36,7 +36,7 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks the optimizer."""
+        """Check that the optimizer is a `PerWeight(..., nonfinite="raise")`."""
         optimizer = self._optimizer()
         if not isinstance(optimizer, PerWeight) or optimizer.nonfinite != "raise":
             raise TypeError(
@@ -46,7 +46,7 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the training if the batch's step was dropped."""
+        """End the training if the batch's step was dropped."""
         if self._optimizer().nonfinite_is_pending:
             self.model.stop_training = True
 

@@ -98,7 +98,7 @@ class Watch(keras.callbacks.Callback):
         return {quantity: np.array(self._records[quantity]) for quantity in self.what}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Has the optimizer record."""
+        """Make the optimizer record norms, and open TensorBoard's file if there is a `log_dir`."""
         model = self.model
         optimizer = _per_weight(model)
         strategy = getattr(model, "distribute_strategy", None)
@@ -127,11 +127,11 @@ class Watch(keras.callbacks.Callback):
             self._writer = _event_writer(self.log_dir)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Begins counting batches anew."""
+        """Start counting batches anew."""
         self._last_batch = -1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reads the norms, if a step was recorded."""
+        """Read the norms, if a step was recorded."""
         self._micro_steps += batch - self._last_batch
         self._last_batch = batch
         # `self.model` would fetch all weights from the compiled program: only where needed.
@@ -141,7 +141,7 @@ class Watch(keras.callbacks.Callback):
             self._read(_per_weight(self.model))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes what is left to TensorBoard's file."""
+        """Write what is left to TensorBoard's file, and close it."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -180,7 +180,7 @@ class Watch(keras.callbacks.Callback):
         self._writer.write(step, scalars)
 
     def of_rules(self, quantity: str) -> dict[str, np.ndarray]:
-        """A quantity over all weights of each rule together, and of those that no rule selects.
+        """Compute a quantity for each rule's weights together, and for those that no rule selects.
 
         Args:
             quantity: One of those recorded per weight. Norms are of all the weights as one
@@ -204,7 +204,7 @@ class Watch(keras.callbacks.Callback):
         }
 
     def plot(self) -> Figure:
-        """Draws the records: weights × steps as a heat map, and a line per rule and quantity.
+        """Draw the records: weights × steps as a heat map, and a line per rule and quantity.
 
         Needs matplotlib: `pip install matplotlib`.
 

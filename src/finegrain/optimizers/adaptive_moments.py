@@ -25,7 +25,7 @@ from finegrain.per_weight.slots import add_precise_slot, precise_dtype
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class AdaptiveMoments(keras.optimizers.Optimizer):
-    r"""Steps of a momentum divided by the root of an averaged square, averaged by any policy.
+    r"""Adam with any policy of averaging: momentum over the root of averaged squared gradients.
 
     $$m_t = m_{t-1} + (1 - \beta_1)(g_t - m_{t-1}), \qquad
       \hat v_t = \hat v_{t-1} + w_t (g_t^2 - \hat v_{t-1}),$$
@@ -33,8 +33,8 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     $$\theta_t = \theta_{t-1} - \eta\, \frac{m_t}{1 - \beta_1^t}
       \Big/ \bigl(\sqrt{\hat v_t} + \epsilon\bigr).$$
 
-    The policy $w_t = 1 - \hat\beta_t$ makes the optimizer: `AdamDecay` Adam (and AdamW, with
-    `weight_decay`), `AdaXDecay` AdaX, `PowerDecay` the one with Adafactor's average.
+    The policy $w_t = 1 - \hat\beta_t$ determines the optimizer: `AdamDecay` gives Adam (with
+    `weight_decay`, AdamW), `AdaXDecay` gives AdaX, and `PowerDecay` averages as Adafactor does.
 
     Args:
         learning_rate: A float, a Keras `LearningRateSchedule` or a function without arguments.
@@ -116,7 +116,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         self.min_weight = checked_min_weight(min_weight)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the two moments of each of `variables`."""
+        """Build the optimizer: create the two moments of each of `variables`."""
         if self.built:
             return
         super().build(variables)
@@ -124,7 +124,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         self._velocities = [add_precise_slot(self, v, "velocity") for v in variables]
 
     def _weight_and_rate(self, learning_rate: Any) -> tuple[Any, Any]:
-        """The policy's weight and the rate of the corrected momentum, both float32 scalars."""
+        """Compute the policy's weight and the corrected momentum's rate, both float32 scalars."""
         step = ops.cast(self.iterations + 1, "float32")
         weight = ops.cast(self.averaging(step), "float32")
         if self.min_weight:
@@ -135,7 +135,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         return weight, rate
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one weight."""
+        """Update one weight and its two moments."""
         index = self._get_variable_index(variable)
         momentum, velocity = self._momentums[index], self._velocities[index]
         dtype = precise_dtype(variable)
@@ -172,7 +172,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
             )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
+        """Return the arguments that make an equal optimizer."""
         return super().get_config() | {
             "beta_1": self.beta_1,
             "averaging": keras.saving.serialize_keras_object(self.averaging),
@@ -186,7 +186,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> AdaptiveMoments:
-        """The optimizer that `get_config` describes."""
+        """Make the optimizer that `get_config` describes."""
         config = dict(config)
         if "decay" in config:  # as the first release called it
             config["averaging"] = config.pop("decay")
@@ -215,8 +215,8 @@ class AdaX(AdaptiveMoments):
     $$\theta_t = \theta_{t-1} - \eta\, m_t \Big/
       \sqrt{\frac{v_t}{(1 + \beta_2)^t - 1} + \epsilon}.$$
 
-    Computed as `AdaptiveMoments` with `AdaXDecay`, which is the same, and right at any step. With
-    `weight_decay` it is AdaX-W.
+    It is computed as `AdaptiveMoments` with `AdaXDecay`, which is mathematically the same and
+    stays accurate at any step. With `weight_decay` it is AdaX-W.
 
     Args:
         learning_rate: A float, a Keras `LearningRateSchedule` or a function without arguments.
@@ -285,7 +285,7 @@ class AdaX(AdaptiveMoments):
         self.beta_2 = policy.beta_2
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
+        """Return the arguments that make an equal optimizer."""
         config = super().get_config()
         for fixed in ("averaging", "momentum_correction", "epsilon_inside"):
             del config[fixed]
@@ -295,7 +295,7 @@ class AdaX(AdaptiveMoments):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> AdaX:
-        """The optimizer that `get_config` describes."""
+        """Make the optimizer that `get_config` describes."""
         config = dict(config)
         if "beta_2" in config:
             config["beta_2"] = AdaXDecay.from_config({"beta_2": config["beta_2"]})

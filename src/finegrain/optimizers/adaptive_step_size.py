@@ -1,4 +1,4 @@
-"""AdaptiveStepSize: step sizes that are learned while the weights are, round any optimizer."""
+"""AdaptiveStepSize: step sizes of any optimizer, learned along with the weights."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from finegrain.rules.template import Template
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class AdaptiveStepSize(keras.optimizers.Optimizer):
-    r"""Step sizes that are learned by exponentiated gradient, round any Keras optimizer.
+    r"""A wrapper that learns the step sizes of any Keras optimizer by exponentiated gradient.
 
-    With $\delta_t$, the step that the given optimizer takes at learning rate 1, weights move by
+    Where the given optimizer would take the step $\delta_t$ at learning rate 1, weights move by
 
     $$\theta_{t+1} = \theta_t + \eta\, \nu_{t+1} \odot \delta_t,$$
 
-    where $\eta$ is its learning rate. What $\nu$ is the rule says: `Scale` learns one number for
+    where $\eta$ is its learning rate. The rule says what $\nu$ is: `Scale` learns one number for
     all weights, so that it hardly matters which learning rate training starts from;
     `ProductGains` (the article's formula) and `SignGains` learn one for each number of each weight.
 
@@ -132,13 +132,16 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         self._inner = _Hidden(self._at_rate_one(optimizer, template))
 
     def _at_rate_one(self, optimizer: Any, template: Template) -> Any:
-        """A new optimizer like the given one, without what belongs to the whole."""
+        """Make one like `optimizer`, at learning rate 1, without what belongs to the whole.
+
+        Weight decay, clipping, accumulation and averaging are done once, by the whole.
+        """
         name = f"{self.name}_{template.config.get('name', template.kind)}"
         inner = template.make(_one, weight_decay=0.0, name=name)
         return optimizer._round(inner) if isinstance(optimizer, PerWeight) else inner
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Creates the state of the given optimizer and of the step sizes of `variables`."""
+        """Build the given optimizer, and create the state of the step sizes of `variables`."""
         if self.built:
             return
         refuse_replicas()
@@ -166,7 +169,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     @property
     def multiplier(self) -> Any:
-        """What the learning rate is multiplied by now: a scalar tensor, 1 before the first step."""
+        """The current factor of the learning rate: a scalar tensor, 1 before the first step."""
         if not self.built:
             return ops.ones((), "float32")
         return self.rule.multiplier(self._numbers, self._first_slots)
@@ -212,7 +215,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             lists.assign(variables, lists.sums(before, moves))
 
     def _decayed(self, variables: list[Any], before: list[Any]) -> list[Any]:
-        """The weights after weight decay, at the rate that the step has just got."""
+        """Restore `before`, decay the weights at the rate just learned, and return copies."""
         lists = backend.lists
         lists.assign(variables, before)
         decaying = [variable for variable in variables if self._use_weight_decay(variable)]
@@ -221,14 +224,14 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         return lists.copies(variables)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Does nothing here: weights decay when the size of the step is known."""
+        """Do nothing: weights decay later, once the size of the step is known."""
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets all state variables, in the order of `variables`."""
+        """Set all state variables, in the order of `variables`."""
         set_state(self, weights)
 
     def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
-        """For each of `weights` the state that it depends on, for `PerWeight`: {slot: variable}."""
+        """Find the state that each of `weights` depends on, for `PerWeight`: {slot: variable}."""
         names = {id(number): number.name for number in self._numbers}
         inner = self._inner.optimizer
         own = seen_states(self, weights, self._variables, names=names)
@@ -238,7 +241,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         return [mine | other for mine, other in zip(own, others, strict=True)]
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the state into `store`; that of a `PerWeight` under its weights' paths."""
+        """Write the state into `store`; that of a `PerWeight` under its weights' paths."""
         inner = self._inner.optimizer
         if not isinstance(inner, PerWeight):
             super().save_own_variables(store)
@@ -251,7 +254,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             store[f"{_GIVEN}{name}"] = array
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads what `save_own_variables` wrote, on whichever backend.
+        """Read the state that `save_own_variables` wrote, on any backend.
 
         Raises:
             ValueError: if it was written for other weights.
@@ -278,7 +281,10 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             load_in_order(inner, rest)
 
     def _with_averages(self, store: Any) -> dict[str, Any]:
-        """The state of the estimator "drift", which had no averages and another way: both begin."""
+        """Convert the saved state of the estimator "drift", so that averages and way begin anew.
+
+        That estimator had no averages, and its way was a different one.
+        """
         own = [backend.host_array(variable) for variable in self._variables]
         saved = _numbered(store)
         scale = next(i for i, v in enumerate(self._variables) if v is self._numbers[0])
@@ -287,7 +293,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         return {str(place): array for place, array in enumerate([*own, *rest])}
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
+        """Return the arguments that make an equal optimizer."""
         given, inner = self._given.optimizer, self._inner.optimizer
         if isinstance(given, PerWeight):
             optimizer = keras.saving.serialize_keras_object(given)
@@ -304,7 +310,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> AdaptiveStepSize:
-        """The optimizer that `get_config` describes."""
+        """Make the optimizer that `get_config` describes."""
         config = dict(config)
         # PerWeight may make it while TensorFlow traces a step, where rates have no value.
         with backend.outside_of_graphs():
@@ -333,7 +339,7 @@ _GIVEN = "given:"
 
 
 def _numbered(store: Any) -> list[Any]:
-    """The arrays that a store has under numbers."""
+    """Read the arrays that `store` has under numbers, in the order of the numbers."""
     return [store[str(place)] for place in range(sum(map(str.isdigit, store.keys())))]
 
 

@@ -1,4 +1,4 @@
-"""How squared gradients are averaged: what the newest one weighs at each step."""
+"""Policies of averaging squared gradients: what the newest one weighs at each step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CHECKED_STEPS = (1, 2, 3, 10, 100, 10_000, 887_273, 10_000_000)
 
 
 class NotMeantError(ValueError):
-    """A number that the formula allows and that nobody can mean.
+    """A number that the formula allows, but that nobody can mean.
 
-    The first release took it: it is still restored from a file, with a warning.
+    The first release accepted it, so it is still restored from a file, with a warning.
     """
 
 
@@ -47,15 +47,15 @@ class DecayPolicy(ABC):
 
     @abstractmethod
     def __call__(self, step: Any) -> Any:
-        """The weight $w_t$ in [0, 1], float32, of the step or steps $t$, from 1 on."""
+        """Compute the weight $w_t$ in [0, 1], in float32, of the step or steps $t$, from 1 on."""
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal policy."""
+        """Return the arguments that make an equal policy."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DecayPolicy:
-        """The policy that `get_config` describes."""
+        """Make the policy that `get_config` describes."""
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class DecayPolicy(ABC):
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class AdamDecay(DecayPolicy):
-    r"""Adam's: an exponential average, with the correction of its beginning in the weights.
+    r"""Adam's policy: an exponential average, with the bias correction in the weights.
 
     $$w_t = \frac{1 - \beta_2}{1 - \beta_2^t}.$$
 
@@ -101,28 +101,28 @@ class AdamDecay(DecayPolicy):
             )
 
     def __call__(self, step: Any) -> Any:
-        """$w_t$ of the step or steps $t$."""
+        """Compute the weight $w_t$ of the step or steps $t$, in float32."""
         k = math.log(self.beta_2)
         return _at_most_one(math.expm1(k) / ops.expm1(k * _float(step)))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal policy."""
+        """Return the arguments that make an equal policy."""
         return {"beta_2": self.beta_2}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> AdamDecay:
-        """The policy that `get_config` describes."""
+        """Make the policy that `get_config` describes."""
         return _restored(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class AdaXDecay(DecayPolicy):
-    r"""AdaX's: a memory that ever less can change.
+    r"""AdaX's policy: a memory that new gradients change less and less.
 
     $$w_t = \frac{\beta_2}{(1 + \beta_2)^t - 1}.$$
 
-    It falls from 1 as $1 / t$ does, and from about $1 / \beta_2$ steps on exponentially: the sum
-    of all weights is finite, and 99 % of what the moment will ever be is settled after
+    It first falls from 1 as $1 / t$ does, then exponentially, from about $1 / \beta_2$ steps on:
+    the sum of all weights is finite, and 99 % of what the moment will ever be is settled after
     $4.6 / \beta_2$ steps.
 
     Args:
@@ -161,24 +161,24 @@ class AdaXDecay(DecayPolicy):
             )
 
     def __call__(self, step: Any) -> Any:
-        """$w_t$ of the step or steps $t$."""
+        """Compute the weight $w_t$ of the step or steps $t$, in float32."""
         k = math.log1p(self.beta_2)
         exponent = -k * _float(step)
         return _at_most_one(-self.beta_2 * ops.exp(exponent) / ops.expm1(exponent))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal policy."""
+        """Return the arguments that make an equal policy."""
         return {"beta_2": self.beta_2}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> AdaXDecay:
-        """The policy that `get_config` describes."""
+        """Make the policy that `get_config` describes."""
         return _restored(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class PowerDecay(DecayPolicy):
-    r"""Adafactor's: a power of the step.
+    r"""Adafactor's policy: a power of the step.
 
     $$w_t = t^{-c}.$$
 
@@ -216,21 +216,21 @@ class PowerDecay(DecayPolicy):
             )
 
     def __call__(self, step: Any) -> Any:
-        """$w_t$ of the step or steps $t$."""
+        """Compute the weight $w_t$ of the step or steps $t$, in float32."""
         return ops.power(_float(step), -self.exponent)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal policy."""
+        """Return the arguments that make an equal policy."""
         return {"exponent": self.exponent}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PowerDecay:
-        """The policy that `get_config` describes."""
+        """Make the policy that `get_config` describes."""
         return _restored(cls, config)
 
 
 def _restored(kind: type[Any], config: dict[str, Any]) -> Any:
-    """A policy from a file: also one that could not be made any more, with a warning."""
+    """Restore a policy from its config, with a warning if its numbers are refused today."""
     try:
         return kind(**config)
     except NotMeantError as error:
@@ -241,12 +241,12 @@ def _restored(kind: type[Any], config: dict[str, Any]) -> Any:
 
 
 def warn_of(error: NotMeantError) -> None:
-    """Says of what a file holds why it could not be made any more."""
+    """Warn that a number restored from a file is refused today, and say why."""
     warnings.warn(f"Restored as it was saved, though not to be advised: {error}", stacklevel=3)
 
 
 def checked_policy(averaging: Any) -> Callable[[Any], Any]:
-    """`averaging`, if it behaves as a policy at some steps from 1 to ten millions."""
+    """Return `averaging`, if it behaves as a policy at some steps from 1 to ten million."""
     if not callable(averaging) or isinstance(averaging, type):
         raise TypeError(
             "`averaging` should be a policy, such as AdamDecay(0.999), or a function of the step "
@@ -266,7 +266,7 @@ def checked_policy(averaging: Any) -> Callable[[Any], Any]:
 
 
 def checked_min_weight(min_weight: Any) -> float:
-    """A number in [0, 1]."""
+    """Return `min_weight` as a float, if it is a number in [0, 0.9]; else raise an error."""
     number = finite(min_weight)
     if number is None or not 0 <= number <= 1:
         raise ValueError(
@@ -283,7 +283,7 @@ def checked_min_weight(min_weight: Any) -> float:
 
 
 def _value(averaging: Callable[[Any], Any], step: int) -> float | None:
-    """The weight at `step`; `None` where a compiled function is being traced by JAX."""
+    """Compute the weight at `step`, or return `None` while JAX traces a compiled function."""
     with backend.outside_of_graphs():
         weight = averaging(_float(step))
         if backend.is_compiling(weight):

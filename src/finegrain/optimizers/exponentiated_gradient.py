@@ -1,4 +1,4 @@
-"""ExponentiatedGradient: weights that stay positive, moved by factors in the place of summands."""
+"""ExponentiatedGradient: weights that stay positive, moved by factors instead of summands."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
             )
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Checks that all `variables` are positive. The optimizer keeps no state of its own."""
+        """Build the optimizer, which has no slots: check that all `variables` are positive."""
         if self.built:
             return
         variables = list(variables)
@@ -203,7 +203,7 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
             )
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Multiplies one weight by its factors."""
+        """Multiply one weight by its factors."""
         floor = self._floor_of(variable)
         if self.normalize and len(variable.shape) == 1:
             gradient = backend.dense(gradient)  # its rows are its numbers, which sum to 1 together
@@ -214,7 +214,7 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
         self.assign(variable, backend.on_rows(moved, gradient, variable))
 
     def _moved(self, weights: Any, gradient: Any, learning_rate: Any, floor: float) -> Any:
-        """What the step makes of `weights`, in the weights' dtype."""
+        """Compute the new values of `weights` after a step, in the dtype of `weights`."""
         dtype = keras.backend.standardize_dtype(weights.dtype)
         precise = "float64" if dtype == "float64" else "float32"
         weights = ops.cast(weights, precise)
@@ -236,7 +236,7 @@ class ExponentiatedGradient(keras.optimizers.Optimizer):
         return self.floor
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
+        """Return the arguments that make an equal optimizer."""
         return super().get_config() | {
             "normalize": self.normalize,
             "max_step": self.max_step,
@@ -268,14 +268,14 @@ def _path(variable: Any) -> str:
 
 
 def _values_arrive_later() -> bool:
-    """Whether Keras is loading a model: it builds the optimizer before it reads the weights."""
+    """Return whether Keras is loading a model: it builds optimizers before it reads weights."""
     from keras.src.backend.common import global_state
 
     return global_state.get_global_attribute("shared_objects/id_to_obj_map") is not None
 
 
 def _is_positive(variable: Any) -> bool:
-    """Whether all values are finite and > 0. Only the answer leaves the device."""
+    """Return whether all values are finite and > 0. Only the answer leaves the device."""
     with backend.outside_of_graphs():
         value = ops.convert_to_tensor(variable)
         answer = ops.all(ops.logical_and(value > 0, ops.isfinite(value)))

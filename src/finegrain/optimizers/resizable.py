@@ -1,4 +1,4 @@
-"""Which optimizers AdaptiveStepSize goes round: those whose steps can be taken at another size."""
+"""The optimizers that AdaptiveStepSize can wrap: those whose steps can be resized."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSED = {
 
 
 def checked_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
-    """The optimizer, if its steps can be resized."""
+    """Return the optimizer, if its steps can be resized; else raise an error."""
     found = keras.optimizers.get(optimizer)
     if found is None:
         raise ValueError(
@@ -78,7 +78,7 @@ def _refuse_rules(optimizer: PerWeight) -> None:
 
 
 def refuse_replicas() -> None:
-    """Raises an error under a TensorFlow strategy of several replicas."""
+    """Raise an error under a TensorFlow strategy of several replicas."""
     replicas = backend.number_of_replicas()
     if replicas > 1:
         raise ValueError(

@@ -29,30 +29,30 @@ FADING, FIRST_ONES = 1.5, 15.0
 
 
 class Step(NamedTuple):
-    """What a rule is told of a step, with a tensor, or its own variable, for each weight."""
+    """What a rule is told of a step: for each weight a tensor, or a variable of the rule's own."""
 
     taken: Any
-    """How many steps were taken before."""
+    """The number of steps taken before."""
     rate: Any
     """The learning rate."""
     gradients: Tensors
     steps: Tensors
-    """Those of the optimizer at learning rate 1."""
+    """The steps of the optimizer at learning rate 1."""
     weights: Tensors
-    """As they were."""
+    """The weights before the step."""
     numbers: Tensors
     """The rule's scalars, which it assigns to."""
     first: Tensors
-    """The rule's state, likewise."""
+    """The rule's first slot, which it assigns to."""
     second: Tensors
-    """Its second, if it has two."""
+    """The rule's second slot, which it assigns to; empty if it has none."""
 
 
 class StepSizeRule(ABC):
-    r"""How steps $\delta_t$ of an optimizer at learning rate 1 get their size $\eta \nu_{t+1}$.
+    r"""A rule for the size $\eta \nu_{t+1}$ of an optimizer's steps $\delta_t$ at learning rate 1.
 
-    A rule holds numbers that were chosen and no state: that is the optimizer's, which makes it of
-    these names.
+    A rule has the numbers that its user chose, but no state: the optimizer keeps that, and
+    creates it under the names below.
 
     Attributes:
         numbers: The names of its scalars, which begin with 0.
@@ -70,19 +70,19 @@ class StepSizeRule(ABC):
 
     @abstractmethod
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
-        """What the learning rate is multiplied by, all in all: a scalar."""
+        """Compute the overall factor of the learning rate, a scalar."""
 
     @abstractmethod
     def move(self, step: Step) -> list[Any]:
-        """By how much each weight moves."""
+        """Compute the change of each weight, in the weight's shape, and update the state."""
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule."""
+        """Return the arguments that make an equal rule."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> StepSizeRule:
-        """The rule that `get_config` describes."""
+        """Make the rule that `get_config` describes."""
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -101,13 +101,13 @@ class Gains(StepSizeRule):
         self.largest = largest
 
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
-        """The geometric mean of all."""
+        """Compute the geometric mean of all gains, a scalar."""
         gains = [gain for gain in first if gain is not None]
         count = sum(math.prod(gain.shape) for gain in gains)
         return ops.exp(backend.lists.total(backend.lists.values(gains)) / count)
 
     def move(self, step: Step) -> list[Any]:
-        """By how much each weight moves."""
+        """Compute the change of each weight, in the weight's shape, after updating the gains."""
         lists = backend.lists
         grown = lists.sums(lists.values(step.first), self.growth(step))
         logs = lists.clipped(grown, self.largest)
@@ -117,12 +117,12 @@ class Gains(StepSizeRule):
 
     @abstractmethod
     def growth(self, step: Step) -> list[Any]:
-        """What the logs of the gains grow by; assigns the second slot."""
+        """Compute how much the logs of the gains grow, and assign the second slot."""
 
 
 @keras.saving.register_keras_serializable(package="finegrain.optimizers")
 class ProductGains(Gains):
-    r"""A size for each number, by the product of two successive gradients: the article's formula.
+    r"""A size for each number, from the product of successive gradients: the article's formula.
 
     $$\nu_{t+1} = \nu_t \odot \exp(\gamma\, g_{t-1} \odot g_t), \qquad \nu_1 = 1.$$
 
@@ -155,22 +155,22 @@ class ProductGains(Gains):
         self.gain_rate = checked_positive("gain_rate", gain_rate, zero=True)
 
     def growth(self, step: Step) -> list[Any]:
-        """γ times the products."""
+        """Compute γ times the product of the last two gradients, and store the new one."""
         lists = backend.lists
         products = lists.products(lists.values(step.second), step.gradients)
         lists.assign(step.second, step.gradients)
         return lists.multiples(products, self.gain_rate)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule."""
+        """Return the arguments that make an equal rule."""
         return {"gain_rate": self.gain_rate}
 
 
 @keras.saving.register_keras_serializable(package="finegrain.optimizers")
 class SignGains(Gains):
-    r"""A size for each number, by whether the gradient has the sign of past ones; bounded.
+    r"""A bounded size for each number, from whether the gradient has the sign of past ones.
 
-    With $\bar g$, the average of past gradients, of which each step keeps 0.9,
+    With $\bar g$, the average of past gradients, which keeps 0.9 of itself at each step,
 
     $$\nu_{t+1} = \operatorname{clip}\bigl(\nu_t \odot \exp(\gamma \operatorname{sign}(\bar g_{t-1})
       \odot \operatorname{sign}(g_t)),\ 1/\text{max\_gain},\ \text{max\_gain}\bigr).$$
@@ -209,14 +209,14 @@ class SignGains(Gains):
         super().__init__(min(math.log(self.max_gain), LARGEST))
 
     def growth(self, step: Step) -> list[Any]:
-        """γ or −γ, where there is a sign."""
+        """Compute γ where signs agree, −γ where they differ, else 0, and update the average."""
         lists = backend.lists
         signs = lists.signs(lists.values(step.second)), lists.signs(step.gradients)
         lists.blend(step.second, step.gradients, SMOOTHING, 1 - SMOOTHING)
         return lists.multiples(lists.products(*signs), self.gain_rate)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule."""
+        """Return the arguments that make an equal rule."""
         return {"gain_rate": self.gain_rate, "max_gain": self.max_gain}
 
 
@@ -233,10 +233,10 @@ class Scale(StepSizeRule):
       \frac{\langle d \rangle}{\sqrt{\langle d^2 \rangle}} +
       \kappa \Bigl(1 - \frac{\langle d^2 \rangle}{\langle |g|^2 \rangle}\Bigr),\ -1,\ 1\Bigr).$$
 
-    The first term is by how much the loss would fall, had the steps so far been larger, beside its
-    own noise. Averages keep 0.9, 0.99 and 0.98 of the past, in this order. At a gradient of more
-    than 2.25 usual ones $\nu$ shrinks instead, by the root of what is more, at most by half. The
-    first step is made so small that any learning rate does for a start.
+    The first term says how much the loss would fall, had the steps so far been larger, relative to
+    its own noise. The averages keep 0.9, 0.99 and 0.98 of the past, in this order. Where a gradient
+    exceeds 2.25 times the usual one, $\nu$ shrinks instead, by the root of their quotient and at
+    most by half. The first step is made so small that training can start from any learning rate.
 
     Args:
         gain_rate: $\gamma \ge 0$.
@@ -280,7 +280,7 @@ class Scale(StepSizeRule):
         self.first_step = None if first_step is None else checked_positive("first_step", first_step)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule."""
+        """Return the arguments that make an equal rule."""
         return {
             "gain_rate": self.gain_rate,
             "tolerance": self.tolerance,
@@ -289,11 +289,11 @@ class Scale(StepSizeRule):
         }
 
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
-        """The scale."""
+        """Compute the scale, a scalar."""
         return ops.exp(ops.convert_to_tensor(numbers[0]))
 
     def move(self, step: Step) -> list[Any]:
-        """By how much each weight moves."""
+        """Compute the change of each weight, in the weight's shape, after updating the scale."""
         lists, log_scale = backend.lists, step.numbers[0]
         ways, gradient = lists.values(step.first), lists.norm(step.gradients)
         size = gradient * lists.norm(ways)
@@ -309,7 +309,7 @@ class Scale(StepSizeRule):
         return lists.multiples(step.steps, step.rate * ops.exp(log))
 
     def _growth(self, step: Step, gradient: Any, cosine: Any, known: Any) -> Any:
-        """What the log of the scale grows by: a share of γ / (t + DELAY), or the answer to a spike.
+        """Compute the growth of the log scale: a share of γ / (t + DELAY), or a drop at a spike.
 
         Args:
             step: The step.
@@ -337,9 +337,10 @@ class Scale(StepSizeRule):
         return ops.where(excess > 0, ops.minimum(growth, -excess / 2), growth)
 
     def _usual(self, mean_square: Any, gradient: Any) -> Any:
-        """The usual norm of a gradient, as it was before this one; this one's if it is the first.
+        """Compute the usual norm of a gradient before this one, or this one's if it is the first.
 
-        An infinite one leaves no trace: a clipped step may come of it.
+        The average then takes in this norm, if it is finite. An infinite one leaves no trace:
+        a clipped step may come of it.
         """
         before, now = ops.convert_to_tensor(mean_square), gradient * gradient
         finite = ops.isfinite(now)
@@ -348,7 +349,7 @@ class Scale(StepSizeRule):
         return ops.sqrt(before)
 
     def _bounded(self, log: Any, step: Step) -> Any:
-        """The first step, and each, bounded by the size of the weights."""
+        """Bound the log of the scale, at the first step and at each, by the norm of the weights."""
         count = sum(math.prod(weight.shape) for weight in step.weights)
         # Weights of 0 can move, too.
         size = ops.maximum(backend.lists.norm(step.weights), 1e-3 * math.sqrt(count))
@@ -362,7 +363,7 @@ class Scale(StepSizeRule):
 
 
 def _averaged(average: Any, value: Any, keep: float) -> Any:
-    """What the average becomes by the value; it is assigned."""
+    """Update `average` in place with `value`, and return its new value."""
     value = keep * ops.convert_to_tensor(average) + (1 - keep) * value
     average.assign(value)
     return value
@@ -387,9 +388,9 @@ FORMER_ARGUMENTS = (
 
 
 def former_rule(arguments: dict[str, Any]) -> StepSizeRule:
-    """The rule that the arguments of the first release meant.
+    """Make the rule that the arguments of the first release meant.
 
-    `estimator="drift"`, which is gone, has become `Scale()`, with the first step that was given.
+    `estimator="drift"` is gone: it gives `Scale()`, with the `first_step` that was passed.
     """
     mode = arguments.get("mode", "scale")
     if not isinstance(mode, str) or mode not in _FORMER:

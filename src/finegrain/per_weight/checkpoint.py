@@ -1,4 +1,4 @@
-"""What of a PerWeight is saved: state under the paths of the weights that it serves.
+"""The saved state of a PerWeight, under the paths of the weights that it serves.
 
 A store is what Keras hands to `save_own_variables`: a mapping from names to arrays. A name is
 `path:slot` for the state of one weight and a plain word for the state of them all; slashes in
@@ -29,14 +29,14 @@ SHARED_SLOTS = {"place", "accumulated_gradients", "model_variables_moving_averag
 
 
 def names_of(optimizer: Any) -> dict[Any, str]:
-    """What each weight, given by its `_var_key`, is called in a store."""
+    """Return the name that each weight has in a store: {`_var_key` of the weight: name}."""
     weights = optimizer._trainable_variables
     names = [stored_name(path) for path, _ in places(weights)]
     return dict(zip(map(optimizer._var_key, weights), names, strict=True))
 
 
 def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
-    """Every state variable under a name that depends on neither grouping nor backend."""
+    """Yield every state variable under a name that depends on neither grouping nor backend."""
     yield from _shared_state(optimizer)
     name_of = names_of(optimizer)
     for group in optimizer._partition.groups:
@@ -46,7 +46,7 @@ def named_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
-    """The same of what belongs to no group."""
+    """Yield the state variables that belong to no group, named as in `named_state`."""
     weights = optimizer._trainable_variables
     name_of = names_of(optimizer)
     for index, slot, variable in weight_slots(optimizer, weights):
@@ -66,7 +66,7 @@ def _shared_state(optimizer: Any) -> Iterator[tuple[str, keras.Variable]]:
 
 
 def save(optimizer: Any, store: Any) -> None:
-    """Writes the state, and the rules' numbers: each as it was configured, and as it is now."""
+    """Write the state, and each number of the rules as it was configured and as it is now."""
     optimizer._partition.hand_out_counts()
     _write(store, named_state(optimizer), optimizer._trainable_variables)
     for live, number in optimizer._book.numbers():
@@ -74,10 +74,10 @@ def save(optimizer: Any, store: Any) -> None:
 
 
 def load(optimizer: Any, store: Any) -> None:
-    """Reads what `save` wrote, and warns of what it did not find.
+    """Read what `save` wrote, and warn of what is missing.
 
-    A weight goes on where all of its optimizer's state is there. Otherwise it begins as a new one:
-    slots of zero beside a step count that knows them for old would make its steps too large.
+    A weight resumes if the store has all state that its optimizer keeps for it. Otherwise it begins
+    as a new one: slots of zero with the step count of old ones would make its steps too large.
     """
     weights = optimizer._trainable_variables
     saved = Saved(store, weights)
@@ -134,9 +134,9 @@ def load(optimizer: Any, store: Any) -> None:
 
 
 def _tell_numbers_from_slots(group: Group, saved: Sequence[dict[str, Any]]) -> None:
-    """Gives each weight of a group the numbers of a scale that was learned for all of them.
+    """Give each weight of a group all numbers of the scale that was learned for the whole group.
 
-    Where there were as many of them as weights, the first release saved one for each weight.
+    Where there were as many numbers as weights, the first release saved one under each weight.
     """
     numbers = getattr(group.optimizer, "_numbers", [])
     if len(numbers) == len(saved) and all("numbers" in of_weight for of_weight in saved):
@@ -148,7 +148,7 @@ def _tell_numbers_from_slots(group: Group, saved: Sequence[dict[str, Any]]) -> N
 
 
 def _split(optimizer: Any, steps: dict[Any, Hashable]) -> None:
-    """Parts groups whose weights have different steps behind them."""
+    """Split the groups whose weights have taken different steps."""
     parted = optimizer._partition.split(steps)
     if parted is optimizer._partition:
         return
@@ -163,10 +163,10 @@ def _split(optimizer: Any, steps: dict[Any, Hashable]) -> None:
 
 
 def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
-    """Reads the state of a built `PerWeight` from arrays in the order of its variables.
+    """Read the state of a built `PerWeight` from arrays in the order of its variables.
 
-    So the first release wrote a `PerWeight` inside of `AdaptiveStepSize`. On JAX the step counts
-    of all groups are one variable, on other backends each group has its own in its place.
+    This is how the first release saved a `PerWeight` inside `AdaptiveStepSize`. On JAX the step
+    counts of all groups are one variable; on other backends each group has its own, in its place.
 
     Raises:
         ValueError: if the arrays fit in neither form.
@@ -193,27 +193,27 @@ def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
 
 
 def _fit(arrays: Sequence[Any], variables: Sequence[keras.Variable]) -> bool:
-    """Whether each variable can hold the array in its place."""
+    """Return whether each variable can take the array in its place."""
     return len(arrays) == len(variables) and all(
         fits(np.asarray(array), variable) for array, variable in zip(arrays, variables, strict=True)
     )
 
 
 def _goes_on(state: dict[str, keras.Variable], saved: dict[str, Any]) -> bool:
-    """Whether `saved`, of one weight, is what a group's optimizer keeps of it: no more, no less."""
+    """Return whether `saved`, of one weight, is exactly what a group's optimizer keeps for it."""
     own = {s for s in saved if s not in SHARED_SLOTS and not s.startswith("gradient:")}
     return own == set(state) and all(fits(saved[s], v) for s, v in state.items())
 
 
 def _steps(saved: dict[str, Any]) -> Hashable:
-    """What was saved of a weight's steps; weights of equal ones can share an optimizer."""
+    """Make a key of what was saved of a weight's steps; equal keys can share an optimizer."""
     return tuple(
         (slot, np.asarray(saved[slot]).tobytes()) for slot in sorted(saved) if slot.startswith(STEP)
     )
 
 
 def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
-    """Which rules select which weight, and which weights decay, for the config."""
+    """List (path, shape, indices of its rules, whether it decays) of each weight for the config."""
     if optimizer._from_file is not None:
         return optimizer._from_file.selection
     if not optimizer.built:
@@ -226,7 +226,7 @@ def selection(optimizer: Any) -> list[tuple[str, list[int], list[int], bool]]:
 
 
 def rule_configs(optimizer: Any) -> list[dict[str, Any]]:
-    """The configs of the rules, with their numbers as they are now."""
+    """Return the configs of the rules, with their numbers as they are now."""
     return [_rule_config(optimizer, index) for index in range(len(optimizer._book.rules))]
 
 
@@ -261,7 +261,7 @@ def _name(live: LiveRule, number: Number) -> str:
 
 
 def _write(store: Any, state: NamedState, weights: Sequence[keras.Variable]) -> None:
-    """Writes `state` and the places of `weights` into `store`."""
+    """Write `state` and the places of `weights` into `store`."""
     for name, variable in state:
         store[name] = backend.host_array(variable)
     for index, (path, shape) in enumerate(places(weights)):
@@ -295,14 +295,15 @@ class Saved:
                 self._of_weight.setdefault(weight, {})[slot] = name
 
     def of_weight(self, weight: str) -> dict[str, Any]:
-        """What was saved of a weight, given by its key: {slot: array}."""
+        """Return what was saved of a weight, given by its name in a store: {slot: array}."""
         saved = self._of_weight.get(self._saved_as.get(weight, weight), {})
         return {slot: self._store[name] for slot, name in saved.items()}
 
     def fill(self, state: NamedState) -> dict[str, bool]:
-        """Fills variables: {name of each: whether it was there and fitted}.
+        """Fill variables, and return {name of each: whether it was there and fitted}.
 
-        Variables that serve several weights stand under each of them; what fits first is taken.
+        A variable that serves several weights appears under each of them; it takes the first array
+        that fits.
         """
         filled: dict[str, bool] = {}
         label_of: dict[int, str] = {}
@@ -319,5 +320,5 @@ class Saved:
 
 
 def fits(array: Any, variable: keras.Variable) -> bool:
-    """Whether the variable can hold the array."""
+    """Return whether the array has the shape of the variable."""
     return tuple(array.shape) == tuple(variable.shape)

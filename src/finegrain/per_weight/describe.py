@@ -59,7 +59,7 @@ class WeightReport:
     rules: tuple[str, ...]
 
     def learns_like(self, other: WeightReport) -> bool:
-        """Whether nothing but the weights themselves differs."""
+        """Return whether the reports differ at most in the weights' paths, shapes and sizes."""
         own, others = asdict(self), asdict(other)
         return all(own[key] == others[key] for key in own.keys() - {"path", "shape", "parameters"})
 
@@ -90,11 +90,11 @@ class Description:
         self.notes = list(notes)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary a weight, with the fields of `WeightReport`; numbers are plain floats."""
+        """Return a dict per weight: the fields of `WeightReport`, with numbers as plain floats."""
         return [asdict(report) for report in self.reports]
 
     def groups(self) -> list[list[WeightReport]]:
-        """The weights that learn alike, together, in order of first appearance."""
+        """Group the weights that learn alike, in order of first appearance."""
         groups: list[list[WeightReport]] = []
         for report in self.reports:
             group = next((group for group in groups if group[0].learns_like(report)), None)
@@ -160,7 +160,7 @@ class Description:
         console: Console,
         options: ConsoleOptions,
     ) -> Table:
-        """The rows, of which the first column is broken between names where room is short."""
+        """Make a table of `rows`; where room is short, break its first column between names."""
         longest = max((len(row[0]) for row in rows), default=0)
 
         def table(room: int, narrow: bool = False) -> Table:
@@ -205,7 +205,7 @@ def _total(group: Sequence[WeightReport]) -> str:
 
 
 def _together(paths: Sequence[str]) -> str:
-    """What the paths have in common, or the layers from which to which they reach."""
+    """Abbreviate the paths to what they have in common, or to the first and last layer."""
     if len(paths) == 1:
         return paths[0]
     parts = [path.split("/") for path in paths]
@@ -220,7 +220,7 @@ def _together(paths: Sequence[str]) -> str:
 
 
 def _broken(path: str, room: int) -> str:
-    """The path in lines of at most so many characters, within a name only if it is longer."""
+    """Break the path into lines of at most `room` characters; break only longer names."""
     if len(path) <= room:
         return path
     lines = [""]
@@ -245,7 +245,7 @@ def reports(
     base: float,
     learned: Mapping[Any, float],
 ) -> list[WeightReport]:
-    """One report a weight, in the given order.
+    """Report how each weight learns, one report per weight in the given order.
 
     Args:
         book: The optimizer's rules at work.
@@ -286,7 +286,7 @@ def reports(
 
 
 def rates(book: Rulebook, outcome: Outcome, base: float) -> tuple[float, float, bool]:
-    """(multiplier, effective learning rate, whether they move) of weights of this outcome."""
+    """Compute (multiplier, effective learning rate, whether they move) of an outcome's weights."""
     multiplier = 1.0
     deciding = None if outcome.rate is None else book.rules[outcome.rate]
     absolute = deciding is not None and deciding.rule.learning_rate is not None
@@ -315,5 +315,5 @@ def _now(live: LiveRule, name: str) -> float:
 
 
 def as_float(value: Any) -> float:
-    """A scalar tensor or variable as a Python float."""
+    """Convert a scalar tensor or variable to a Python float."""
     return float(backend.host_array(value))

@@ -76,7 +76,7 @@ class Guard:
         variables: Sequence[keras.Variable],
         owner: keras.optimizers.Optimizer,
     ) -> None:
-        """Calls `step(gradients, weights)` unless a gradient that counts is not finite.
+        """Call `step(gradients, weights)` unless a gradient that counts is not finite.
 
         Args:
             step: The step.
@@ -112,7 +112,7 @@ class Guard:
         return host_int(self.skipped) > self._reported
 
     def raise_pending(self) -> None:
-        """Raises for the steps that were dropped since the last error."""
+        """Raise an error for the steps that were dropped since the last one, if there are any."""
         if not self.is_pending:
             return
         paths = self._paths(self._host_counts() > self._reported_counts)
@@ -120,7 +120,7 @@ class Guard:
         raise self._error(paths)
 
     def forget(self) -> None:
-        """Takes all steps that were dropped until now as reported."""
+        """Mark all steps that were dropped until now as reported."""
         self._reported = host_int(self.skipped)
         self._reported_counts = self._host_counts()
 
@@ -142,19 +142,19 @@ class Guard:
         )
 
     def concerned(self) -> dict[str, int]:
-        """Path of each weight that made a step be dropped → how many steps."""
+        """Count the dropped steps of each weight that caused any: {path of the weight: steps}."""
         counts = self._host_counts()
         return dict(zip(self._paths(counts > 0), map(int, counts[counts > 0]), strict=True))
 
 
 def _nonfinite(gradient: Any) -> Any:
-    """Whether any number of the gradient is NaN or infinite: a scalar boolean tensor."""
+    """Return whether any number of the gradient is NaN or infinite, as a scalar boolean tensor."""
     values = gradient.values if backend.is_sparse(gradient) else gradient
     return ops.logical_not(ops.all(ops.isfinite(values)))
 
 
 def check_policy(policy: Any) -> str:
-    """`policy`, or an error that lists the policies."""
+    """Return `policy`, or raise an error that lists the policies."""
     if policy not in POLICIES:
         raise ValueError(
             f"`nonfinite` should be one of {', '.join(map(repr, POLICIES))}. "
@@ -164,5 +164,5 @@ def check_policy(policy: Any) -> str:
 
 
 def host_int(variable: keras.Variable) -> int:
-    """What an integer variable holds."""
+    """Read an integer variable as a Python int."""
     return int(backend.host_array(variable))

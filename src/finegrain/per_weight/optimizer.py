@@ -6,7 +6,7 @@ A step goes through Keras's `Optimizer.apply`, which calls back. What happens, i
    computed for the last one.
 2. With `nonfinite="skip"` or `"raise"`, the `Guard` ends the step here if a gradient of a weight
    that moves is not finite.
-3. `_what_to_hold` remembers what Keras would move of held weights beside the step.
+3. `_what_to_hold` remembers what Keras would move of held weights besides the step.
 4. Keras divides the gradients by the loss scale, leaves out weights without one, and accumulates.
    `_backend_apply_gradients` makes gradients of held weights 0 before.
 5. `_clip_gradients`: the `Recorder` takes the gradients, the rules' transforms change them in the
@@ -157,14 +157,14 @@ class PerWeight(keras.optimizers.Optimizer):
         self._is_traced = False
 
     def __getattr__(self, name: str) -> Any:
-        """A hyperparameter of the given optimizer, such as `beta_1`."""
+        """Return a hyperparameter of the given optimizer, such as `beta_1`."""
         book = self.__dict__.get("_book")
         if book is None or name not in book.template.hyperparameters:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(book.template.optimizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets a hyperparameter also where it is at work: in the optimizers of the groups."""
+        """Set an attribute; set a hyperparameter also in the optimizers of the groups."""
         book = self.__dict__.get("_book")
         if book is not None and name in book.template.hyperparameters:
             book.template.set(name, value)
@@ -191,10 +191,10 @@ class PerWeight(keras.optimizers.Optimizer):
         return self._get_current_learning_rate()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Sorts `variables` into groups by the rules and creates their state.
+        """Build the optimizer: sort `variables` into groups by the rules and create their state.
 
-        Where rules from a file do not fit the model that was loaded, the first call, which is that
-        of `load_model`, warns and builds nothing, so that the model can be used; the next raises.
+        If rules from a file do not fit the loaded model, the first call, which `load_model` makes,
+        warns and builds nothing, so that the model can be used; the next call raises an error.
         """
         if self.built:
             return
@@ -243,7 +243,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
-        """One step.
+        """Update the weights by one step.
 
         Args:
             grads: A gradient, or `None`, for each of `trainable_variables`.
@@ -275,10 +275,10 @@ class PerWeight(keras.optimizers.Optimizer):
             variable.assign(ops.where(stays, before, ops.convert_to_tensor(variable)))
 
     def _what_to_hold(self) -> list[tuple[keras.Variable, Any, Any]]:
-        """(variable, whether it stays, its value) of all that Keras would move beside the step.
+        """List (variable, whether it stays, its value) of all that Keras moves besides the step.
 
-        Keras applies constraints to all weights, also to those that do not move, and averages
-        them all, in which rounding would let the average of a weight that stays walk away.
+        Keras applies constraints to all weights, held ones included, and averages them all, so that
+        rounding would make the average of a held weight drift.
         """
         weights = self._trainable_variables
         if not self.built or not (self.use_ema or any(w.constraint is not None for w in weights)):
@@ -302,7 +302,7 @@ class PerWeight(keras.optimizers.Optimizer):
         return held
 
     def _moves(self, weight: keras.Variable) -> Any:
-        """Whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
+        """Return whether the rules let `weight` move now: `None` for always, a bool or a tensor."""
         return self._partition.moves(weight)
 
     def _backend_apply_gradients(
@@ -326,14 +326,14 @@ class PerWeight(keras.optimizers.Optimizer):
         return super()._clip_gradients(changed)
 
     def _without_held(self, grads: list[Any], weights: list[keras.Variable]) -> list[Any]:
-        """Zeros in the place of gradients of weights that do not move: they touch no other's."""
+        """Zero the gradients of weights that do not move, so that they touch no other weight's."""
         return [
             _zero_unless(self._moves(weight), gradient)
             for gradient, weight in zip(grads, weights, strict=True)
         ]
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-        """Does nothing here: each group decays its weights at its own learning rate."""
+        """Do nothing here: each group decays its weights at its own learning rate."""
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
@@ -348,7 +348,7 @@ class PerWeight(keras.optimizers.Optimizer):
             recorder.record(now, step.gradients, step.weights, before)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one weight, as the optimizer of its group does.
+        """Move one weight as the optimizer of its group does.
 
         Args:
             gradient: Its gradient, as `apply` would hand it on: clipped and transformed.
@@ -362,7 +362,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def exclude_from_weight_decay(
         self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
     ) -> None:
-        """Excludes weights from the weight decay of the given optimizer and of rules' own ones.
+        """Exclude weights from the weight decay of the given optimizer and of rules' own ones.
 
         A rule that names `weight_decay` decides for its weights, whatever is excluded here.
 
@@ -393,10 +393,11 @@ class PerWeight(keras.optimizers.Optimizer):
         weight_decay: float | None = None,
         trainable: bool | None = None,
     ) -> None:
-        """Changes what a rule says, also between the steps of `fit`: all of it, or nothing.
+        """Change what a rule says, also between the steps of `fit`.
 
-        Nothing is compiled again. In a callback under `fit`, reach the optimizer as
-        `self.model.optimizer`. Only numbers that the rule named when it was made can change.
+        Either all given values are set, or, if an error is raised, none. Nothing is compiled again.
+        In a callback under `fit`, reach the optimizer as `self.model.optimizer`. Only numbers that
+        the rule named when it was made can change.
 
         Args:
             rule: The rule's name, or the regular expression that it selects by.
@@ -443,7 +444,9 @@ class PerWeight(keras.optimizers.Optimizer):
             number.assign(value)
 
     def get(self, rule: str) -> dict[str, float | bool]:
-        """What a rule says now of the properties that `set` can change; of a schedule its value.
+        """Return the current value of each property of a rule that `set` can change.
+
+        For a schedule, this is its value at the present step.
 
         Args:
             rule: The rule's name, or the regular expression that it selects by. If several rules
@@ -455,35 +458,35 @@ class PerWeight(keras.optimizers.Optimizer):
         return self._book.values_of(rule)
 
     def set_multiplier(self, rule: str, value: float) -> None:
-        """Does what `set(rule, learning_rate_multiplier=value)` does, till the next release."""
+        """Do what `set(rule, learning_rate_multiplier=value)` does, until the next release."""
         warn("PerWeight.set_multiplier", "`set(rule, learning_rate_multiplier=...)`")
         value = checked_number("learning_rate_multiplier", value)
         self.set(rule, learning_rate_multiplier=value)
 
     def set_learning_rate(self, rule: str, value: float) -> None:
-        """Does what `set(rule, learning_rate=value)` does, till the next release."""
+        """Do what `set(rule, learning_rate=value)` does, until the next release."""
         warn("PerWeight.set_learning_rate", "`set(rule, learning_rate=...)`")
         self.set(rule, learning_rate=checked_number("learning_rate", value))
 
     def set_trainable(self, rule: str, value: bool) -> None:
-        """Does what `set(rule, trainable=value)` does, till the next release."""
+        """Do what `set(rule, trainable=value)` does, until the next release."""
         warn("PerWeight.set_trainable", "`set(rule, trainable=...)`")
         self.set(rule, trainable=value)
 
     def effective_learning_rates(self) -> list[float]:
-        """The learning rate of each weight that the optimizer was built with, now; 0 if held."""
+        """Compute the current rate of each weight that the optimizer was built with; 0 if held."""
         reports = self._reports(self._trainable_variables)
         return [r.effective_learning_rate if r.trainable else 0.0 for r in reports]
 
     @property
     def skipped_steps(self) -> int:
-        """How many steps were dropped since gradients were not finite."""
+        """The number of steps that were dropped because a gradient was not finite."""
         guard = self._guard
         return 0 if guard is None else host_int(guard.skipped)
 
     @property
     def nonfinite_weights(self) -> dict[str, int]:
-        """Path of each weight whose gradient was not finite → in how many steps.
+        """The weights whose gradient was not finite: {path: in how many steps}.
 
         Counted where `nonfinite` is `"skip"` or `"raise"`, since the optimizer was built.
         """
@@ -497,7 +500,7 @@ class PerWeight(keras.optimizers.Optimizer):
         return self.nonfinite == "raise" and guard is not None and guard.is_pending
 
     def raise_if_nonfinite(self) -> None:
-        """Raises a `NonFiniteGradientError` if a step was dropped since the last such error.
+        """Raise a `NonFiniteGradientError` if a step was dropped since the last such error.
 
         Under `fit` there is no need to call it; see the notes of the class.
         """
@@ -505,12 +508,15 @@ class PerWeight(keras.optimizers.Optimizer):
             self._guard.raise_pending()  # type: ignore[union-attr]
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Sets the averaged weights at the end of `fit`, if the optimizer averages."""
+        """Set the weights to their averages at the end of `fit`, if the optimizer averages.
+
+        Then raise an error for dropped steps, as `raise_if_nonfinite` does.
+        """
         super().finalize_variable_values(var_list)
         self.raise_if_nonfinite()
 
     def describe(self, model: keras.Model | None = None) -> Description:
-        """A table of how each trainable weight learns, before or after training.
+        """Make a table of how each trainable weight learns, before or after training.
 
         Args:
             model: A built Keras model (or layer). Without one, the weights that the optimizer was
@@ -546,14 +552,14 @@ class PerWeight(keras.optimizers.Optimizer):
         return reports(self._book, weights, selection, base, self._partition.learned_rates())
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the state into `store` under the paths of the weights it serves."""
+        """Write the state into `store`, under the paths of the weights that it serves."""
         checkpoint.save(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads the state of each weight from `store`, whatever the rules it was written under.
+        """Read the state of each weight from `store`, whatever rules it was written under.
 
-        A number of a rule that was changed at run time is restored when the rule still says what
-        it said when the file was written; else the rule of today holds. State that the file lacks
+        A number of a rule that was changed at run time is restored if the rule still says what it
+        said when the file was written; otherwise today's rule decides. State that the file lacks
         keeps its value, with a warning that names it.
         """
         if not self.built and self._problems:
@@ -568,11 +574,11 @@ class PerWeight(keras.optimizers.Optimizer):
         checkpoint.load(self, store)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets all state variables, in the order of `variables`."""
+        """Set all state variables, in the order of `variables`."""
         set_state(self, weights)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer, with the numbers as they are now."""
+        """Return the arguments that make an equal optimizer, with the numbers as they are now."""
         shared = super().get_config()
         template = self._book.template
         changes = {
@@ -593,7 +599,7 @@ class PerWeight(keras.optimizers.Optimizer):
         }
 
     def _round(self, optimizer: keras.optimizers.Optimizer) -> PerWeight:
-        """The same rules round another optimizer, not yet built."""
+        """Make a `PerWeight` of the same rules around another optimizer that is not yet built."""
         rules = [live.rule for live in self._book.rules]
         other = PerWeight(optimizer, rules, nonfinite=self.nonfinite, name=self.name)
         if self._from_file is not None:
@@ -604,7 +610,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> PerWeight:
-        """The optimizer that `get_config` describes."""
+        """Make the optimizer that `get_config` describes."""
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
         rules = [Rule.from_config(rule, custom_objects) for rule in config["rules"]]
         per_weight = cls(optimizer, rules, nonfinite=config["nonfinite"], name=config["name"])
@@ -613,9 +619,9 @@ class PerWeight(keras.optimizers.Optimizer):
 
 
 class _Pending:
-    """The steps that are being taken, by thread: those of a strategy's replicas run at once.
+    """The steps that are being taken, by thread, since a strategy's replicas run at once.
 
-    What Keras does not hand on from one of its hooks to the next is here.
+    Each carries what Keras does not hand on from one of its hooks to the next.
     """
 
     def __init__(self) -> None:
@@ -623,7 +629,7 @@ class _Pending:
 
     @contextmanager
     def step(self, weights: list[keras.Variable]) -> Iterator[None]:
-        """While a step of `weights` is taken."""
+        """Keep a step of `weights` as `now` while it is taken."""
         self._of_thread[get_ident()] = _Step(weights)
         try:
             yield

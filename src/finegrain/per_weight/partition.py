@@ -1,4 +1,4 @@
-"""How rules part the weights of a model: into groups, each with an optimizer of its own."""
+"""How rules sort the weights of a model into groups, each with an optimizer of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GroupLearningRate:
         self.outcome = outcome
 
     def __call__(self) -> Any:
-        """A scalar tensor."""
+        """Return the learning rate of the group at this step, as a scalar tensor."""
         return self.book.rate(self.outcome)
 
 
@@ -45,20 +45,20 @@ class Group:
         self.decays: bool | None = None
 
     def update(self, condition: Any, gradients: list[Any], weights: list[keras.Variable]) -> None:
-        """One step of the group's optimizer on some of its weights, if `condition` holds."""
+        """Take one step of the group's optimizer on some of its weights, if `condition` is true."""
         backend.run_if(condition, self._update, (gradients, weights), self._state)
 
     def _state(self) -> list[keras.Variable]:
         return [*self.weights, *self.optimizer.variables]
 
     def build(self) -> None:
-        """Creates the state of the group's optimizer."""
+        """Create the state of the group's optimizer."""
         if self.undecayed:
             self.optimizer.exclude_from_weight_decay(var_list=self.undecayed)
         self.optimizer.build(self.weights)
 
     def states(self) -> list[dict[str, keras.Variable]]:
-        """For each weight the state that it depends on: {slot: variable}."""
+        """Return for each weight the state that it depends on: {slot: variable}."""
         return states(self.optimizer, self.weights)
 
     def _update(self, gradients: list[Any], weights: list[keras.Variable]) -> None:
@@ -78,7 +78,7 @@ class Group:
 
     @contextmanager
     def _decay_of_now(self) -> Iterator[None]:
-        """While the optimizer has the weight decay of its rule as it is at this step."""
+        """Give the optimizer, in this context, the weight decay that its rule has at this step."""
         decay, optimizer = self.book.weight_decay(self.outcome), self.optimizer
         if decay is None:
             yield
@@ -117,7 +117,7 @@ class FromFile:
         self.problems: list[str] = []
 
     def of(self, variables: Sequence[keras.Variable]) -> list[Selected] | None:
-        """The same for the weights of a model that was loaded; `None` where they are others."""
+        """Return what the rules made of a loaded model's weights; `None` if these do not match."""
         saved = self.selection
         matches = match_weights([(path, shape) for path, shape, *_ in saved], places(variables))
         if not saved or not len(matches) == len(saved) == len(variables):
@@ -129,7 +129,7 @@ class FromFile:
 def select(
     book: Rulebook, variables: Sequence[keras.Variable], saved: FromFile | None = None
 ) -> list[Selected]:
-    """What the rules make of each of `variables`.
+    """Find for each of `variables` which rules select it and whether it decays.
 
     Args:
         book: The rules at work.
@@ -160,8 +160,8 @@ def select(
 class Partition:
     """The groups of an optimizer's weights, and the transforms of their gradients.
 
-    It does not change: building the optimizer makes another, and so does parting its groups
-    further. All groups have their state.
+    It does not change: building the optimizer makes another, and so does splitting its groups.
+    All groups have their state.
 
     Args:
         book: The rules at work.
@@ -204,7 +204,7 @@ class Partition:
         variables: Sequence[keras.Variable],
         selection: Sequence[Selected],
     ) -> Partition:
-        """Sorts `variables` into groups by what the rules say of them, and makes their state."""
+        """Sort `variables` into groups by what the rules say of them, and create their state."""
         groups: dict[Any, Group] = {}
         taken: set[str] = set()
         for variable, selected in zip(variables, selection, strict=True):
@@ -230,7 +230,7 @@ class Partition:
         return cls(book, key, selection, list(groups.values()), transforms)
 
     def split(self, steps: Mapping[Any, Hashable]) -> Partition:
-        """Parts each group by what its weights have behind them; all keep the state they have.
+        """Split each group by the steps that its weights have taken; all keep their state.
 
         One optimizer corrects the bias of all its slots by one step count. Weights that were held
         or not trained while others of their group learned need a count of their own.
@@ -257,7 +257,7 @@ class Partition:
         return parted
 
     def _part_of(self, group: Group, places: Sequence[int], taken: set[str]) -> Group:
-        """A group of some of a group's weights, with their state."""
+        """Make a group of some of a group's weights, with their state."""
         part = _new_group(self.book, group.outcome, taken)
         part.weights = [group.weights[place] for place in places]
         excluded = set(map(self.key, group.undecayed))
@@ -270,7 +270,7 @@ class Partition:
         return part
 
     def group_of(self, weight: Any) -> Group:
-        """The group of a weight.
+        """Find the group of a weight.
 
         Raises:
             KeyError: for a weight that the optimizer was not built with.
@@ -278,12 +278,12 @@ class Partition:
         return self._group_of[self.key(weight)]
 
     def moves(self, weight: Any) -> Any:
-        """Whether the rules let a weight move now: `None` for always, a bool or a tensor."""
+        """Return whether the rules let a weight move now: `None` for always, a bool or a tensor."""
         group = self._group_of.get(self.key(weight))
         return None if group is None else self.book.moves(group.outcome)
 
     def places_in(self, variables: Sequence[Any]) -> list[list[int]]:
-        """For each group, the places of its weights among `variables`."""
+        """Find, for each group, the places of its weights among `variables`."""
         asked = list(map(id, variables))
         if asked != self._asked:
             place_of = {id(group): place for place, group in enumerate(self.groups)}
@@ -294,7 +294,7 @@ class Partition:
         return self._answer
 
     def transform(self, gradients: list[Any], weights: Sequence[Any]) -> list[Any]:
-        """What the rules' transforms make of the gradients of some weights."""
+        """Apply the rules' transforms to the gradients of some weights, in place; return them."""
         place_of = {self.key(weight): place for place, weight in enumerate(weights)}
         for _, _, transform in self.transforms:
             members = [w for w in transform.weights if self.key(w) in place_of]
@@ -307,7 +307,7 @@ class Partition:
         return gradients
 
     def update(self, gradients: Sequence[Any], weights: Sequence[Any]) -> None:
-        """Has each group move its weights, if its rules let them move now."""
+        """Move the weights of each group whose rules let them move now."""
         self.hand_out_counts()
         for group, own in zip(self.groups, self.places_in(weights), strict=True):
             group.update(
@@ -332,7 +332,7 @@ class Partition:
         return [v for *_, transform in self.transforms for _, v, _ in transform.state]
 
     def hand_out_counts(self) -> None:
-        """Lets each group's optimizer know its own step count."""
+        """Give each group's optimizer its own step count from `counts`, where that keeps them."""
         if self.counts is not None:
             counts = ops.convert_to_tensor(self.counts)
             for place, group in enumerate(self.groups):
@@ -340,13 +340,13 @@ class Partition:
                 iterations.assign(ops.cast(counts[place], iterations.dtype))
 
     def collect_counts(self) -> None:
-        """Takes the step counts of the groups' optimizers together."""
+        """Put the step counts of the groups' optimizers together, where `counts` keeps them."""
         if self.counts is not None:
             counts = [ops.convert_to_tensor(g.optimizer._iterations) for g in self.groups]
             self.counts.assign(ops.stack(counts))
 
     def set_hyperparameter(self, name: str, value: Any) -> None:
-        """Sets an argument of the wrapped optimizer in the groups that it moves."""
+        """Set an argument of the wrapped optimizer in the groups that it moves."""
         for group in self.groups:
             decided = name == "weight_decay" and group.outcome.weight_decay is not None
             if group.outcome.optimizer is None and not decided:
@@ -354,7 +354,7 @@ class Partition:
                 group.decays = None
 
     def learned_rates(self) -> dict[Any, float]:
-        """By group, what an optimizer that learns its step size multiplies its rate by."""
+        """Return {group: learned factor of its rate} for optimizers that learn their step size."""
         return {
             group.outcome.group: float(backend.host_array(group.optimizer.multiplier))
             for group in self.groups
@@ -362,7 +362,7 @@ class Partition:
         }
 
     def weights_of_rules(self) -> dict[str, list[int]]:
-        """Rule → indices of its weights; those that no rule selects are under `"no rule"`."""
+        """Map each rule to the indices of its weights, `"no rule"` to those that none selects."""
         members: dict[str, list[int]] = {live.key: [] for live in self.book.rules}
         for index, selected in enumerate(self.selection):
             for rule in selected.rules:
@@ -373,7 +373,7 @@ class Partition:
 
 
 def _new_group(book: Rulebook, outcome: Outcome, taken: set[str]) -> Group:
-    """A group without weights, whose optimizer has a name that is not taken yet."""
+    """Make a group without weights, whose optimizer has a name that is not taken yet."""
     template = book.template_of(outcome)
     given = name = template.config.get("name", template.kind)
     count = 0

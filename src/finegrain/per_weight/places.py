@@ -15,7 +15,7 @@ Place = tuple[str, list[int]]
 
 
 def places(variables: Sequence[keras.Variable]) -> list[Place]:
-    """Where each variable stands in its model; repeated paths get `#2`, `#3`, … in order.
+    """Find where each variable stands in its model; repeated paths get `#2`, `#3`, … in order.
 
     Layers of the same name inside two nested models have equal paths.
     """
@@ -30,14 +30,15 @@ def places(variables: Sequence[keras.Variable]) -> list[Place]:
 
 
 def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int, int]:
-    """Which saved weight is which of today's: {index of today's: index of the saved one}.
+    """Match saved weights to today's: {index of today's: index of the saved one}.
 
-    Both lists are in the model's order. Where both models have the same paths, equal paths
-    match. But paths change when a model is built again: Keras counts the layers that it names
-    through the process, and `Bidirectional` loses its name from its weights' paths on loading.
-    So models that agree in order, but for such counts, match in order; in others, equal paths
-    match first, and then in order what agrees in number, shapes and last names. Where other
-    weights are trained than were, those match that are alike, but for counts, and as many.
+    Both lists are in the model's order. If both models have the same paths, equal paths match. But
+    paths change when a model is built again: Keras numbers the layers that it names throughout the
+    process, and `Bidirectional` loses its name from its weights' paths on loading. So models that
+    agree in order, but for such numbers, match in order. In other models equal paths match first;
+    the remaining weights then match in order if they agree in count, shapes and last names. If they
+    do not, since other weights are trained now, those match that are alike but for such numbers,
+    where there are as many of them as before.
     """
     if {path for path, _ in saved} != {path for path, _ in weights} and [
         _uncounted(place) for place in saved
@@ -62,7 +63,7 @@ def match_weights(saved: Sequence[Place], weights: Sequence[Place]) -> dict[int,
 
 
 def _by_kind(indices: Sequence[int], places: Sequence[Place]) -> dict[str, list[int]]:
-    """The indices of places of the same path, but for counts, and of the same shape."""
+    """Group the indices of places of equal shapes and, but for the layers' numbers, equal paths."""
     result: dict[str, list[int]] = {}
     for index in indices:
         result.setdefault(repr(_uncounted(places[index])), []).append(index)
@@ -80,11 +81,11 @@ def _kind(place: Place) -> tuple[str, list[int]]:
 
 
 def stored_name(path: str) -> str:
-    """A path as part of a name in a store; no two paths have the same."""
+    """Write a path as part of a name in a store; different paths give different names."""
     # A slash opens a group in the file, and a colon parts a path from a slot.
     return path.replace("%", "%25").replace("|", "%7C").replace(":", "%3A").replace("/", "|")
 
 
 def path_of(name: str) -> str:
-    """The path of which `name` is the stored name."""
+    """Return the path of which `name` is the stored name."""
     return name.replace("|", "/").replace("%3A", ":").replace("%7C", "|").replace("%25", "%")

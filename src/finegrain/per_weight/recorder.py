@@ -48,13 +48,13 @@ class Recorder:
         return [self.norms, self.recorded, self.every]
 
     def set_interval(self, every: int, step: int) -> None:
-        """Records every so many steps from now on."""
+        """Record once every `every` steps from now on."""
         self.every.assign(every)
         self._interval = every
         self._host_step = step
 
     def before(self) -> list[Any] | None:
-        """What the weights hold before the step, if it will be needed."""
+        """Return the values of the weights before the step; `None` if they will not be needed."""
         if backend.RUNS_EACH_STEP and self._host_step % self._interval:
             return None
         return backend.snapshot(self.weights)
@@ -66,7 +66,7 @@ class Recorder:
         members: Sequence[keras.Variable],
         before: list[Any] | None,
     ) -> None:
-        """Records the step that was just taken, if it is due.
+        """Record the norms of the step that was just taken, if it is due.
 
         Args:
             step: How many real steps were taken before it.

@@ -15,7 +15,7 @@ from finegrain.rules.template import Template
 
 
 def both(first: Any, second: Any) -> Any:
-    """Whether two conditions hold; `None` stands for always."""
+    """Return whether both conditions are true; `None` stands for always."""
     if first is None or second is None:
         return second if first is None else first
     if isinstance(first, bool) or isinstance(second, bool):
@@ -26,14 +26,14 @@ def both(first: Any, second: Any) -> Any:
 
 
 class Numbers:
-    """The numbers of all rules, in one variable: to a compiled program, each variable is work."""
+    """The numbers of all rules, in one variable: each variable slows a compiled program down."""
 
     def __init__(self) -> None:
         self.configured: list[float] = []
         self.variable: Any = None
 
     def add(self, property_name: str, configured: float) -> Number:
-        """One more, before the variable is made."""
+        """Add a number, before the variable is made."""
         self.configured.append(configured)
         return Number(self, len(self.configured) - 1, property_name, configured)
 
@@ -48,22 +48,22 @@ class Number:
         self.configured = configured
 
     def tensor(self) -> Any:
-        """The number now, as a scalar tensor."""
+        """Return the current number as a scalar tensor."""
         # As a tensor: an optimizer would track a variable among its attributes as its own.
         return ops.convert_to_tensor(self.numbers.variable)[self.place]
 
     def read(self) -> float:
-        """What it is now; not inside a compiled step."""
+        """Read the current number as a float; not inside a compiled step."""
         return float(backend.host_array(self.numbers.variable)[self.place])
 
     def assign(self, value: float) -> None:
-        """Sets it; not inside a compiled step."""
+        """Set the number; not inside a compiled step."""
         values = backend.host_array(self.numbers.variable)
         values[self.place] = value
         self.numbers.variable.assign(values)
 
     def current(self) -> float:
-        """The rule's own number (0.1, not its float32), where it has not been changed."""
+        """Read the current number; if unchanged, as the rule gives it (0.1, not its float32)."""
         value = self.read()
         return self.configured if value == np.float32(self.configured) else value
 
@@ -108,18 +108,18 @@ class LiveRule:
         return [selector for selector in self.rule.selectors if isinstance(selector, str)]
 
     def value(self, name: str) -> Any:
-        """The property's value now, as a scalar tensor."""
+        """Return the property's current value as a scalar tensor."""
         if name in self.numbers:
             return self.numbers[name].tensor()
         return ops.cast(getattr(self.rule, name)(self._step()), "float32")
 
     @property
     def own_rate_name(self) -> str:
-        """Under which name the rate of its optimizer stands among the numbers, if it is one."""
+        """The name that its optimizer's rate has among the numbers, if that rate is a number."""
         return "learning_rate" if self.rule.learning_rate is None else OWN_RATE
 
     def own_rate(self) -> Any:
-        """The learning rate of its optimizer now."""
+        """Return the current learning rate of the rule's optimizer as a scalar tensor."""
         name = self.own_rate_name
         if name in self.numbers:
             return self.numbers[name].tensor()
@@ -129,7 +129,7 @@ class LiveRule:
         return ops.convert_to_tensor(rate())
 
     def may_hold(self, name: str) -> bool:
-        """Whether a step has to ask if the property is 0."""
+        """Return whether a step has to ask if the property is 0."""
         return name != "learning_rate_multiplier" or self.rule.may_hold
 
 
@@ -167,22 +167,22 @@ class Rulebook:
         self._made_from: list[tuple[Any, int]] = []
 
     def outcome(self, selected: Sequence[int]) -> Outcome:
-        """What the rules of these indices say together."""
+        """Combine what the rules of these indices say."""
         return outcome_of([live.rule for live in self.rules], selected)
 
     def template_of(self, outcome: Outcome) -> Template:
-        """What moves weights of this outcome."""
+        """Return the template of the optimizer that moves weights of this outcome."""
         if outcome.optimizer is None:
             return self.template
         return self.rules[outcome.optimizer].rule.template  # type: ignore[return-value]
 
     def templates(self) -> list[Template]:
-        """Those of the wrapped optimizer and of the rules that have one of their own."""
+        """List the templates of the wrapped optimizer and of the rules' own optimizers."""
         own = [live.rule.template for live in self.rules]
         return [self.template, *(template for template in own if template is not None)]
 
     def begin_step(self) -> None:
-        """On torch, forgets what was computed for the last step if anything has changed since."""
+        """Forget, on torch, what was computed for the last step if anything has changed since."""
         if backend.RUNS_EACH_STEP:
             variables = [
                 variable
@@ -194,7 +194,7 @@ class Rulebook:
                 self._memo.clear()
 
     def _remembered(self, key: tuple[str, Any], constant: bool, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives, on torch from the last step if it is made of constants alone."""
+        """Call `compute`; on torch, reuse its last value if that is made of constants alone."""
         if not constant or not backend.RUNS_EACH_STEP:
             return compute()
         if key not in self._memo:
@@ -202,7 +202,7 @@ class Rulebook:
         return self._memo[key]
 
     def rate(self, outcome: Outcome) -> Any:
-        """The learning rate of weights of this outcome, as a scalar tensor."""
+        """Compute the learning rate of weights of this outcome, as a scalar tensor."""
         own = None if outcome.optimizer is None else self.rules[outcome.optimizer]
         deciding = None if outcome.rate is None else self.rules[outcome.rate]
         switch = None if outcome.trainable is None else self.rules[outcome.trainable]
@@ -228,9 +228,9 @@ class Rulebook:
         return self._remembered(("rate", outcome.group), constant, compute)
 
     def weight_decay(self, outcome: Outcome) -> Any:
-        """The weight decay that a rule gives: a scalar tensor; on torch a float.
+        """Return the weight decay that a rule gives: a scalar tensor; on torch a float.
 
-        `None` where rules give none, or 0.
+        It is `None` where the rules give none, or 0.
         """
         if outcome.decay is None:
             return None
@@ -243,7 +243,7 @@ class Rulebook:
         return self._remembered(("weight_decay", live.key), True, compute)
 
     def moves(self, outcome: Outcome) -> Any:
-        """Whether weights of this outcome move now: `None` for always, a bool or a tensor."""
+        """Return whether weights of this outcome move now: `None` (always), a bool or a tensor."""
         condition = None
         if outcome.rate is not None:
             deciding = self.rules[outcome.rate]
@@ -258,10 +258,10 @@ class Rulebook:
         return condition
 
     def _is_positive(self, live: LiveRule, name: str) -> Any:
-        """Whether a property is > 0: a tensor; of a number on torch a bool.
+        """Return whether a property is > 0: a tensor; for a number on torch a bool.
 
-        torch's device is asked only after a number has changed, since waiting for an accelerator
-        at each step would cost more than the step.
+        On torch the device is asked only after a number has changed, since waiting for an
+        accelerator at each step would cost more than the step.
         """
 
         def compute() -> Any:
@@ -272,13 +272,13 @@ class Rulebook:
         return self._remembered((name, live.key), name in live.numbers, compute)
 
     def numbers(self) -> Iterator[tuple[LiveRule, Number]]:
-        """Every number of a rule that may change."""
+        """Yield (rule, number) for every number of a rule that may change."""
         for live in self.rules:
             for number in live.numbers.values():
                 yield live, number
 
     def meant_by(self, rule: str) -> list[LiveRule]:
-        """The rules that go by that name, or else by that expression.
+        """Find the rules that have this name, or else those that select by this expression.
 
         Raises:
             ValueError: if there is none.
@@ -293,7 +293,7 @@ class Rulebook:
     def changes(
         self, rule: str, values: dict[str, float], outcomes: Sequence[Outcome]
     ) -> list[tuple[Number, float]]:
-        """What is to be assigned, so that every rule that goes by `rule` has these values.
+        """List the (number, value) to assign so that each rule that goes by `rule` has `values`.
 
         Args:
             rule: A rule's name, or an expression that it selects by.
@@ -337,7 +337,7 @@ class Rulebook:
         return changes
 
     def _decides(self, live: LiveRule, number: Number, outcomes: Sequence[Outcome]) -> bool:
-        """Whether the rule's number has a say in any weight's learning."""
+        """Return whether the rule's number has a say in how any weight learns."""
         index = self.rules.index(live)
         for outcome in outcomes:
             own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
@@ -347,7 +347,7 @@ class Rulebook:
         return False
 
     def values_of(self, rule: str) -> dict[str, float | bool]:
-        """What the last of the rules that go by `rule` says now: property → value."""
+        """Return what the last of the rules that go by `rule` says now: {property: value}."""
         live = self.meant_by(rule)[-1]
         values: dict[str, float | bool] = {}
         for name in SETTABLE:
@@ -370,7 +370,7 @@ SETTABLE = ("learning_rate_multiplier", "learning_rate", "weight_decay", "traina
 
 
 def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
-    """Why the rules have no number of that name to set, and what can be done."""
+    """Explain why the rules have no number of that name to set, and what can be done."""
     if name == "weight_decay" and any(live.rule.weight_decay == 0 for live in rules):
         return (
             "a weight decay of 0, which leaves decay out of the step: make it with the decay that "
@@ -394,7 +394,7 @@ def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
 
 
 def live_keys(rules: Sequence[Rule]) -> list[str]:
-    """The rules' names, made unique by `#2`, `#3`, …: several may go by the same selector.
+    """Make the rules' names unique by `#2`, `#3`, …: several may go by the same selector.
 
     Raises:
         ValueError: if two rules were given the same name.
@@ -417,7 +417,7 @@ def live_keys(rules: Sequence[Rule]) -> list[str]:
 
 
 def checked_rules(rules: Any) -> list[Rule]:
-    """`rules` as a list, or an error that says what they should be."""
+    """Return `rules` as a list, or raise an error that says what they should be."""
     if isinstance(rules, Rule):
         raise TypeError(f"`rules` should be a list of rules: put it in a list. Received: {rules!r}")
     if not isinstance(rules, Sequence) or isinstance(rules, str):

@@ -25,14 +25,14 @@ class KeepsStates(Protocol):
     """
 
     def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
-        """For each of its weights {slot: variable}; state of them all begins with `STEP`."""
+        """Return {slot: variable} for each weight; names of shared state begin with `STEP`."""
         ...
 
 
 def states(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> list[dict[str, keras.Variable]]:
-    """All state that each of `weights` depends on: {slot: variable}, shared ones under each."""
+    """List the state that each weight depends on: {slot: variable}, shared state under each."""
     if isinstance(optimizer, KeepsStates):
         return optimizer.states(weights)
     return seen_states(optimizer, weights, optimizer.variables)
@@ -47,7 +47,7 @@ def seen_states(
     first: int = 0,
     names: Mapping[int, str] | None = None,
 ) -> list[dict[str, keras.Variable]]:
-    """The same of the state that Keras sees.
+    """List the state that each weight depends on, among what Keras sees: {slot: variable}.
 
     Args:
         optimizer: The optimizer.
@@ -75,7 +75,7 @@ def seen_states(
 def weight_slots(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> Iterator[tuple[int, str, keras.Variable]]:
-    """The state variables that serve one weight each: (index of the weight, slot name, variable).
+    """Yield (index of the weight, slot name, variable) for state that serves one weight alone.
 
     Keras optimizers keep their slots in lists parallel to the weights they were built with and
     look them up by the weight's index; the attribute's name is the slot's name. Variable names
@@ -90,7 +90,7 @@ def weight_slots(
 
 
 def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> None:
-    """Sets all state variables of an optimizer that has more of them than Keras sees.
+    """Set all state variables of an optimizer that has more of them than Keras sees.
 
     Raises:
         ValueError: if there is not one array for each of `optimizer.variables`.
@@ -109,9 +109,10 @@ def set_state(optimizer: keras.optimizers.Optimizer, weights: Sequence[Any]) -> 
 def add_precise_slot(
     optimizer: keras.optimizers.Optimizer, weight: keras.Variable, name: str
 ) -> keras.Variable | None:
-    """A new state variable of the shape and layout of `weight`, in its `precise_dtype`.
+    """Add a state variable of the shape and layout of `weight`, in its `precise_dtype`.
 
-    `None` for weights that Keras overwrites with their gradients, as its own optimizers have it.
+    Return `None` for weights that Keras overwrites with their gradients, as Keras's own optimizers
+    do.
     """
     if optimizer._overwrite_variable_with_gradient(weight):
         return None

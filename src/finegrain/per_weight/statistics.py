@@ -18,7 +18,7 @@ def notes_on_statistics(
     weights: Sequence[keras.Variable],
     reports: Sequence[WeightReport],
 ) -> list[str]:
-    """Names the held layers whose statistics go on, and the lines of code that stop them.
+    """Name the held layers whose statistics still change, and the lines of code that stop them.
 
     Args:
         model: The model.
@@ -45,7 +45,7 @@ def notes_on_statistics(
 
 
 def _is_going_on(layer: keras.layers.Layer, held: set[int]) -> bool:
-    """Whether all of a layer's own trainable weights are held, beside statistics that are not."""
+    """Return whether a layer's own trainable weights are all held, but its statistics are not."""
     own = [weight for weight in layer._trainable_variables if weight.trainable]
     # The base of LoRA and the scales of quantized weights are constants.
     constant = getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None)
@@ -53,7 +53,7 @@ def _is_going_on(layer: keras.layers.Layer, held: set[int]) -> bool:
 
 
 def _named(layer: keras.layers.Layer) -> str:
-    """The names of what a layer keeps beside its trainable weights."""
+    """Join the names of the float variables that a layer keeps besides its trainable weights."""
     variables = layer._non_trainable_variables
     return ", ".join(v.name for v in variables if keras.backend.is_float_dtype(v.dtype))
 
@@ -61,14 +61,14 @@ def _named(layer: keras.layers.Layer) -> str:
 def _left_with_nothing(
     rules: Sequence[Rule], weights: Sequence[keras.Variable], without: set[int]
 ) -> list[str]:
-    """The selectors that would select no trainable weight any more, which is an error."""
+    """Find the selectors that would be left with no trainable weight, which is an error."""
     rest = [weight for weight in weights if id(weight) not in without]
     selectors = [selector for rule in rules for selector in rule.selectors]
     return list(dict.fromkeys(label(s) for s in selectors if not any(select(s, rest))))
 
 
 def _code(model: keras.layers.Layer, layers: Sequence[keras.layers.Layer]) -> list[str]:
-    """For each model that such layers are in, the line that takes them out of training."""
+    """Write, for each model that such layers are in, the lines that take them out of training."""
     within: dict[str, list[str]] = {}
     wanted = {id(layer) for layer in layers}
     for place, layer in _walk(model, "model"):
@@ -90,7 +90,7 @@ def _code(model: keras.layers.Layer, layers: Sequence[keras.layers.Layer]) -> li
 
 
 def _walk(model: keras.layers.Layer, place: str) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """(expression, layer) of all layers that `get_layer` finds, also in models in the model."""
+    """Yield (expression, layer) for all layers that `get_layer` finds, also in nested models."""
     if isinstance(model, keras.Model):
         for layer in model.layers:
             yield place, layer

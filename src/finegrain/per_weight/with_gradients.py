@@ -15,7 +15,7 @@ from finegrain.rules.template import Template
 def with_gradients(
     optimizer: keras.optimizers.Optimizer | str | dict[str, Any], fn: Callable[..., Sequence[Any]]
 ) -> PerWeight:
-    """An optimizer that sees what `fn` makes of all gradients together.
+    """Make an optimizer that passes all gradients together through `fn` before its step.
 
     Short for `PerWeight(optimizer, [Rule(".", gradient=fn)])`; the rules of a `PerWeight` stay,
     and `fn` comes after them.

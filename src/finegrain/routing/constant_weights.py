@@ -16,14 +16,14 @@ _OPAQUE = (keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
 
 
 def constant_weights(layer: keras.layers.Layer) -> Callable[..., Any]:
-    r"""Calls a layer or model with its weights as constants.
+    r"""Make a function that calls a layer or model with its weights as constants.
 
     $$y = f(x; \text{stop\_gradient}(\theta))$$
 
     The gradient passes through to the inputs and reaches none of the weights. Nothing else
-    changes: the value is the same, the layer stays trainable, and it may be called as itself
-    beside, in the same step. That is how two networks with contrary aims learn from one loss:
-    each aim is computed with the weights of the other as constants.
+    changes: the value is the same, the layer stays trainable, and you may also call the layer
+    itself in the same step. This lets two networks with contrary aims learn from one loss: each
+    aim is computed with the weights of the other network as constants.
 
     ```text
     loss = mean(relu(1 + discriminator(stop_gradient(fake))))  # moves the discriminator

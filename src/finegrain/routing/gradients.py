@@ -16,7 +16,7 @@ Tensor = Any
 
 
 def stop_gradient(x: Any) -> Any:
-    r"""The same value as a constant: $y = x$, $\partial y / \partial x = 0$.
+    r"""Return the same value as a constant: $y = x$, $\partial y / \partial x = 0$.
 
     Args:
         x: A tensor, or a list, tuple or dict of tensors, symbolic ones included.
@@ -33,7 +33,7 @@ def stop_gradient(x: Any) -> Any:
 
 
 def scale_gradient(x: Any, factor: Any) -> Any:
-    r"""The same value with a gradient scaled on its way back.
+    r"""Return the same value, with a gradient that is scaled on its way back.
 
     $$y = x, \qquad \frac{\partial L}{\partial x} = c \, \frac{\partial L}{\partial y}$$
 
@@ -73,12 +73,13 @@ def scale_gradient(x: Any, factor: Any) -> Any:
 
 
 def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
-    r"""The same value with a gradient of the other sign.
+    r"""Return the same value, with a gradient of the other sign.
 
     $$y = x, \qquad \frac{\partial L}{\partial x} = -c \, \frac{\partial L}{\partial y}$$
 
-    What stands before it learns to do badly what stands after it learns to do well: features that
-    do not tell domains apart, or a generator against a discriminator (a minimax game).
+    The layers before it learn to do badly what the layers after it learn to do well. Use it for
+    features that do not tell domains apart, or to set a generator against a discriminator (a
+    minimax game).
 
     Args:
         x: A tensor of floats, or a list, tuple or dict of these, symbolic ones included.
@@ -110,14 +111,14 @@ def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
 
 
 def straight_through(value: Any, surrogate: Any) -> Any:
-    r"""The value of one tensor with the gradient of another.
+    r"""Return the value of one tensor with the gradient of another.
 
     $$y = \text{value}, \qquad \frac{\partial L}{\partial\, \text{surrogate}} = \frac{\partial
       L}{\partial y}, \qquad \frac{\partial L}{\partial\, \text{value}} = 0$$
 
-    For steps that have no useful derivative (rounding, a choice of the largest) beside something
-    smooth that has. Unlike `surrogate + stop_gradient(value - surrogate)` it rounds nothing, and
-    infinities stay what they are.
+    Use it for operations that have no useful derivative (rounding, a choice of the largest), with
+    something smooth that has one. Unlike `surrogate + stop_gradient(value - surrogate)` it rounds
+    nothing, and infinities stay what they are.
 
     Args:
         value: A tensor, or a list, tuple or dict of tensors, symbolic ones included.
@@ -156,14 +157,14 @@ def straight_through(value: Any, surrogate: Any) -> Any:
 
 
 def inner_gradient_only(f: Callable[[Any], Any], x: Any) -> Any:
-    r"""Zero in value, with a gradient that reaches where `x` came from and not the weights of `f`.
+    r"""Return zeros whose gradient reaches the origin of `x` and not the weights of `f`.
 
     $$y = f(x) - f(\text{stop\_gradient}(x)) = 0$$
 
-    The first term's gradient reaches the weights of $f$ and the origin of $x$, and the second's
-    the weights alone, so that their difference is left with the origin. For functions whose
-    weights are out of reach; where `f` is a Keras layer, `constant_weights(f)(x)` does it with less
-    work, and its value is $f(x)$ rather than 0.
+    The gradient of the first term reaches the weights of $f$ and the origin of $x$, that of the
+    second the weights alone, so the gradient of the difference reaches the origin alone. Use it
+    for functions whose weights are out of reach. Where `f` is a Keras layer,
+    `constant_weights(f)(x)` does the same with less work, and its value is $f(x)$ rather than 0.
 
     Args:
         f: A function from `x` to a tensor, or to a list, tuple or dict of tensors. It should do
@@ -194,14 +195,14 @@ def inner_gradient_only(f: Callable[[Any], Any], x: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class StraightThrough(keras.Operation):
-    """`straight_through` as a node of a functional model, which is saved and loaded with it."""
+    """`straight_through` as a node of a functional model, saved and loaded with the model."""
 
     def call(self, value: Tensor, surrogate: Tensor) -> Tensor:
-        """`value`, with the derivatives of `surrogate`."""
+        """Return `value` with the derivatives of `surrogate`."""
         return backend.straight_through(value, surrogate)
 
     def compute_output_spec(self, value: Any, surrogate: Any) -> keras.KerasTensor:
-        """Shape and dtype of both."""
+        """Return a symbolic tensor with the shape of `value` and the dtype of `surrogate`."""
         return keras.KerasTensor(value.shape, surrogate.dtype)
 
 
@@ -243,7 +244,7 @@ def _checked_floats(argument: str, x: Any) -> Tensor:
 
 
 def _checked_factor(factor: Any) -> float | None:
-    """A plain number as a float; `None` for a variable or tensor."""
+    """Return a plain number as a float, or `None` for a variable or tensor."""
     if hasattr(factor, "dtype") and not isinstance(factor, np.generic):
         return None
     number = finite(factor)
@@ -257,7 +258,7 @@ def _checked_factor(factor: Any) -> float | None:
 
 
 def _same_shape(one: Any, other: Any) -> bool:
-    """Whether two static shapes may be the same, where sizes can be unknown."""
+    """Return whether two static shapes may be the same; an unknown size fits any other."""
     if len(one) != len(other):
         return False
     return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))

@@ -11,11 +11,11 @@ Tensor = Any
 
 
 class Overlay(keras.StatelessScope):
-    """Where some variables are read as other tensors, and all else as in the scope around.
+    """A scope that reads some variables as other tensors, and all others as the outer scope does.
 
     Keras's own scope does not nest: it would read variables outside of its mapping as they were
-    before tracing, not as the scope around has them. What is assigned inside stays inside, to be
-    taken out by `updates`, and so do losses, in `losses`.
+    before tracing, not as the outer scope has them. Values that are assigned inside stay inside,
+    and `updates` returns them. Losses that are added inside stay in `losses`.
 
     Args:
         variables: The variables to be read differently.
@@ -43,7 +43,7 @@ class Overlay(keras.StatelessScope):
         return self
 
     def get_current_value(self, variable: Any) -> Tensor | None:
-        """What the variable is read as; `None` for its own value."""
+        """Return the value that the variable is read as, or `None` for its own value."""
         key = id(variable)
         if key in self.assigned:
             return self.assigned[key][1]
@@ -59,21 +59,27 @@ class Overlay(keras.StatelessScope):
         return variable._value if value is None else value
 
     def add_update(self, update: tuple[Any, Tensor]) -> None:
-        """Keeps what a variable is assigned."""
+        """Keep the new value of a variable, without assigning it outside."""
         self.assigned[id(update[0])] = update
 
     def updates(self) -> list[tuple[Any, Tensor]]:
-        """The variables that were assigned to, with their last values."""
+        """Return the variables that were assigned to, each with its last value."""
         return list(self.assigned.values())
 
     def assign_statistics(self) -> None:
-        """Assigns what is updated and not trained, in the scope around; to be called after."""
+        """Assign the new values of variables that are not trained, in the outer scope.
+
+        Call this after leaving the scope.
+        """
         for variable, value in self.updates():
             if not variable.trainable:
                 variable.assign(value)
 
     def forward_losses(self, layer: keras.layers.Layer) -> None:
-        """Hands the losses on, once, to where `layer` has its own; to be called after the scope."""
+        """Pass the losses on, once each, to where `layer` has its own.
+
+        Call this after leaving the scope.
+        """
         outer = self.original_scope
         for loss in self.losses:
             # The layer that added the loss knows it by its id and finds it in the outer scope:
@@ -85,14 +91,14 @@ class Overlay(keras.StatelessScope):
 
 
 def is_built(layer: keras.layers.Layer) -> bool:
-    """Whether the layer and all its parts have their weights."""
+    """Return whether the layer and all its parts have their weights."""
     return all(part.built for part in layer._flatten_layers())
 
 
 def create_weights(layer: keras.layers.Layer, args: Any, kwargs: Any) -> None:
-    """Calls the layer on the shapes of these arguments.
+    """Create the weights of the layer by calling it on the shapes of these arguments.
 
-    Unlike `build` this serves layers of several inputs and layers without a `build` of their own.
+    Unlike `build`, this serves layers of several inputs and layers without a `build` of their own.
     """
 
     def symbolic(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Rules: which weights, and what is different about their learning."""
+"""Rules, which select weights and say how they learn."""

@@ -22,15 +22,15 @@ def layer_decay(
     *,
     min_multiplier: float = 0.0,
 ) -> list[Rule]:
-    r"""Rules that let a layer learn the slower the farther it is from the output.
+    r"""Make rules by which a layer learns more slowly the farther it is from the output.
 
     The layers at depth $d$ below the output get the multiplier
 
     $$m_d = \max(\gamma^d, m_{\min}).$$
 
-    The output level, at depth 0, keeps its rate and needs no rule, so that a rule of yours for
-    the head holds wherever it stands. As always the last rule decides: put rules that shall win
-    over these after them.
+    The output level, at depth 0, keeps its rate and needs no rule, so your own rule for the head
+    applies wherever it stands. As always the last rule decides: put rules that should override
+    these after them.
 
     Args:
         model_or_layers: A built model, or its layers from the input to the output; an item may
@@ -140,7 +140,7 @@ def _levels_of_model(model: keras.Model) -> list[list[Any]]:
 
 
 def _block_keys(names: Sequence[str]) -> list[tuple[str, int] | None]:
-    """(family, number) of the numbered block to which each layer belongs, if any."""
+    """Find the numbered block of each layer, as (family, number), or `None` if it is in none."""
     found = [_BLOCK.match(name) for name in names]
     keys = [None if match is None else (match[1], int(match[2])) for match in found]
     families = {key[0] for key in keys if key is not None}
@@ -155,7 +155,7 @@ def _block_keys(names: Sequence[str]) -> list[tuple[str, int] | None]:
 
 
 def _parts(model: keras.Model) -> Iterator[Any]:
-    """The layers with weights, from the input on, and weights that the model itself has."""
+    """Yield the weights that the model itself has, then its layers with weights, input first."""
     inner = {id(weight) for layer in model.layers for weight in layer.weights}
     yield from (weight for weight in model.weights if id(weight) not in inner)
     for layer in model.layers:

@@ -1,4 +1,4 @@
-"""Rules: which weights, and what is different about their learning."""
+"""Rules, which select weights and say how they learn."""
 
 from __future__ import annotations
 
@@ -141,15 +141,15 @@ class Rule:
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer | None:
-        """The optimizer of its own that the rule gives its weights."""
+        """The optimizer that the rule gives its weights, or `None` if it gives them none."""
         return None if self.template is None else self.template.optimizer
 
     def selects(self, variable: keras.Variable) -> bool:
-        """Whether the rule speaks of `variable`."""
+        """Return whether the rule selects `variable`."""
         return any(select(selector, [variable])[0] for selector in self.selectors)
 
     def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
-        """The rule with exact paths in the place of functions, which select just `variables`."""
+        """Return the rule; if it selects by a function, a copy with the paths of `variables`."""
         known = (str, keras.layers.Layer)
         if all(isinstance(s, known) or is_variable(s) for s in self.selectors):
             return self
@@ -158,7 +158,7 @@ class Rule:
         return rule
 
     def _named(self) -> dict[str, Any]:
-        """The properties that the rule names, as shown to people."""
+        """Return the properties that the rule sets, by name, in the form that people read."""
         kind = None if self.template is None else self.template.kind
         transforms = [transform.label for transform in self.gradient]
         properties = {
@@ -172,7 +172,7 @@ class Rule:
         return {key: value for key, value in properties.items() if value is not None}
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal rule; layers and variables stand as exact paths."""
+        """Return the arguments that make an equal rule; layers and variables are exact paths."""
         serialize = keras.saving.serialize_keras_object
         return {
             "weights": [portable(selector) for selector in self.selectors],
@@ -194,7 +194,7 @@ class Rule:
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> Rule:
-        """The rule that `get_config` describes."""
+        """Make the rule that `get_config` describes."""
 
         def restored(value: Any) -> Any:
             if isinstance(value, dict):
@@ -227,7 +227,7 @@ class Rule:
 
 
 def checked_rate(argument: str, value: Any) -> Any:
-    """A number or a schedule, tried at step 0; `None` stays."""
+    """Check a rate and return it: a number, a schedule (tried at step 0) or `None`."""
     if value is None or not callable(value):
         return None if value is None else checked_number(argument, value)
     try:
@@ -288,12 +288,12 @@ class Outcome:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What weights have in common that one optimizer can move."""
+        """What the weights of one group, which one optimizer moves, have in common."""
         return (self.optimizer, self.rate, self.trainable, self.decay, self.weight_decay)
 
 
 def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
-    """What `rules` say of a weight that those of the indices `selected` select."""
+    """Find the rule that decides each property of a weight, among those at indices `selected`."""
     rate = optimizer = trainable = decay = weight_decay = None
     for index in selected:
         rule = rules[index]
@@ -314,7 +314,7 @@ def select_weights(
     variables: Sequence[keras.Variable],
     problems: list[str] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Indices of the rules that select each of `variables`, in order.
+    """Find the indices of the rules that select each of `variables`, in order.
 
     Args:
         rules: The rules.

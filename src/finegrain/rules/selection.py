@@ -1,4 +1,4 @@
-"""Which weights a rule means: by path, by layer, by variable, or by any function of a weight."""
+"""Which weights a rule selects: by path, by layer, by variable, or by any function of a weight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Selector = Any
 
 
 def checked_selectors(weights: Any) -> list[Selector]:
-    """`weights` as a list of selectors, or an error that says what selects weights."""
+    """Return `weights` as a list of selectors, or raise an error that says what they may be."""
     selectors = list(weights) if isinstance(weights, (list, tuple)) else [weights]
     for selector in selectors:
         known = isinstance(selector, str) or is_variable(selector) or callable(selector)
@@ -45,7 +45,7 @@ def checked_selectors(weights: Any) -> list[Selector]:
 
 
 def label(selector: Selector) -> str:
-    """What a selector is called in tables."""
+    """Return what a selector is called in tables."""
     if isinstance(selector, str):
         return selector
     if is_variable(selector):
@@ -56,7 +56,7 @@ def label(selector: Selector) -> str:
 
 
 def select(selector: Selector, variables: Sequence[keras.Variable]) -> list[bool]:
-    """Whether `selector` means each of `variables`."""
+    """Return for each of `variables` whether `selector` selects it."""
     if isinstance(selector, str):
         return [re.search(selector, weight_path(variable)) is not None for variable in variables]
     if is_variable(selector):
@@ -77,13 +77,14 @@ def select(selector: Selector, variables: Sequence[keras.Variable]) -> list[bool
 def select_moved(
     pattern: str, variables: Sequence[keras.Variable], found: Sequence[bool]
 ) -> list[bool]:
-    """What `pattern` means in a model that was loaded, where it may have lost the paths it names.
+    """Return for each loaded weight whether `pattern` selects it, now or by its old path.
 
     Keras builds a Sequential or subclassed model anew when it loads it, and its weights' paths then
     begin without the model's name, or with another: `sequential/head/kernel` becomes
-    `head/kernel`. So a path means also what is left of it, and a pattern what it would find with
-    the names put back that it speaks of and no path has any longer. Where two weights came to one
-    path, neither is meant.
+    `head/kernel`. So a pattern of exact paths also selects what each lost path has become. Any
+    other pattern is also tried with lost names put back: names that stand in it before a `/`, but
+    no longer in any path. They go in front of each path, or in place of its first name if all
+    paths share that. Where two weights now have one path, this adds neither to those in `found`.
 
     Args:
         pattern: A regular expression.
@@ -111,7 +112,7 @@ def select_moved(
 
 
 def _listed_paths(pattern: str) -> list[str] | None:
-    """The paths of a pattern that `exactly` made, or `None` for any other."""
+    """Return the paths in a pattern that `exactly` made, or `None` for any other pattern."""
     if not (pattern.startswith("^(") and pattern.endswith(")$")):
         return None
     paths = [re.sub(r"\\(.)", r"\1", part) for part in pattern[2:-2].split("|")]
@@ -119,9 +120,10 @@ def _listed_paths(pattern: str) -> list[str] | None:
 
 
 def _rest_of(saved: str, paths: Sequence[str]) -> str | None:
-    """Which of `paths` is the path `saved` without what it began with, or with another beginning.
+    """Find which of `paths` the path `saved` has become: its beginning may be lost or changed.
 
-    The latter where all paths begin with one name: the model's, which may have changed.
+    A changed beginning counts only where all paths begin with one name: the model's. Return the
+    longest path that fits, or `None` if none does.
     """
     rests = [path for path in paths if f"/{saved}".endswith(f"/{path}")]
     if not rests and len({path.partition("/")[0] for path in paths}) == 1:
@@ -131,18 +133,18 @@ def _rest_of(saved: str, paths: Sequence[str]) -> str | None:
 
 
 def weight_path(variable: Any) -> str:
-    """The path of a Keras variable; of a plain TensorFlow variable, its name."""
+    """Return the path of a Keras variable, or the name of a plain TensorFlow variable."""
     path = getattr(variable, "path", None)
     return variable.name.partition(":")[0] if path is None else path
 
 
 def is_variable(value: Any) -> bool:
-    """Whether `value` is a weight that Keras's optimizers take."""
+    """Return whether `value` is a weight that Keras's optimizers take."""
     return isinstance(value, keras.Variable) or backend.is_native_variable(value)
 
 
 def portable(selector: Selector) -> Any:
-    """The selector as it can stand in a config: layers and variables by their exact paths."""
+    """Make the selector fit for a config: layers and variables become their exact paths."""
     if isinstance(selector, str):
         return selector
     if is_variable(selector):
@@ -154,13 +156,13 @@ def portable(selector: Selector) -> Any:
 
 
 def exactly(paths: Sequence[str]) -> str:
-    """The regular expression that selects just these paths."""
+    """Make the regular expression that selects just these paths."""
     unique = list(dict.fromkeys(paths))
     return f"^({'|'.join(map(re.escape, unique))})$"
 
 
 def no_weight_selected(selector: Selector, variables: Sequence[keras.Variable]) -> str:
-    """Why a selector that means none of `variables` is an error, and the cure."""
+    """Say why `selector` selects none of `variables`, and what to do about it."""
     paths = [weight_path(variable) for variable in variables]
     if isinstance(selector, keras.layers.Layer):
         if not selector.weights and not selector.built:

@@ -21,7 +21,7 @@ SHARED_ARGUMENTS: dict[str, Any] = {
 
 
 DECAYS = ("weight_decay", "adam_weight_decay")
-"""What optimizers call their weight decay: the second is Muon's, for what is no matrix."""
+"""What optimizers call their weight decay; the second is Muon's, for all but matrices."""
 
 
 class Template:
@@ -73,17 +73,17 @@ class Template:
 
     @property
     def learning_rate(self) -> Any:
-        """A float, a schedule or a function, as it was given."""
+        """The learning rate as it was given: a float, a schedule or a function."""
         rate = self.config["learning_rate"]
         return rate if isinstance(rate, float) else self.optimizer._learning_rate
 
     def set(self, name: str, value: Any) -> None:
-        """Sets one of the hyperparameters."""
+        """Set one of the hyperparameters."""
         setattr(self.optimizer, name, value)
         self.config[name] = value
 
     def shared_arguments(self) -> dict[str, Any]:
-        """Those of its arguments that belong to all weights together."""
+        """Return the arguments that belong to all weights together, by name."""
         return {key: self.config.get(key, value) for key, value in SHARED_ARGUMENTS.items()}
 
     def make(
@@ -93,7 +93,7 @@ class Template:
         *,
         name: str | None = None,
     ) -> keras.optimizers.Optimizer:
-        """A new optimizer like this one, but for its learning rate and what is shared.
+        """Make an optimizer like this one, but for its learning rate and the shared arguments.
 
         Args:
             learning_rate: Gives the rate at each step.
@@ -124,19 +124,19 @@ class Template:
         return optimizer
 
     def decays(self, weight: keras.Variable) -> bool:
-        """Whether `exclude_from_weight_decay` lets the optimizer's weight decay reach `weight`."""
+        """Return whether `weight` may decay: `exclude_from_weight_decay` does not exclude it."""
         return self.optimizer._use_weight_decay(weight)
 
     def weight_decay(self, weight: keras.Variable) -> float:
-        """The share of `weight` that is taken off at each step, per unit of learning rate."""
+        """Return the share of `weight` that each step takes off, per unit of learning rate."""
         decay = self.optimizer.weight_decay
         return float(decay) if decay and self.decays(weight) else 0.0
 
     def serialize(self, **changes: Any) -> dict[str, Any]:
-        """The optimizer as JSON that every backend can read.
+        """Serialize the optimizer as JSON that every backend can read.
 
-        On torch, Keras puts classes of its own in the place of its public ones, and would name
-        them.
+        On torch, Keras puts internal classes in the place of its public ones, and would write
+        their names.
 
         Args:
             **changes: Arguments to replace.

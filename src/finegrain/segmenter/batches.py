@@ -11,9 +11,9 @@ import numpy as np
 
 
 def bucket_lengths(lengths: Sequence[int], buckets: int = 3, multiple: int = 8) -> list[int]:
-    """At most `buckets` lengths, multiples of `multiple`, that pad `lengths` little.
+    """Find at most `buckets` lengths, multiples of `multiple`, that pad `lengths` the least.
 
-    Dynamic programming over the possible lengths; cost is the number of padded positions.
+    Dynamic programming over the possible lengths; the cost is the number of padded positions.
     """
     top = math.ceil(max(lengths) / multiple)
     counts = np.bincount([math.ceil(max(n, 1) / multiple) for n in lengths], minlength=top + 1)
@@ -39,8 +39,8 @@ def bucket_lengths(lengths: Sequence[int], buckets: int = 3, multiple: int = 8) 
 class Batches(keras.utils.PyDataset):
     """Encoded sentences and tags for `fit`: (inputs, tags, weights), shuffled for each epoch.
 
-    A length has as few batches as take its sentences, all of the same number of rows, which is the
-    least that suffices. Where sentences run out, empty rows of weight 0 take their place.
+    The sentences padded to one length fill as few batches as can hold them. These batches all have
+    the same number of rows, the least that suffices; empty rows of weight 0 fill up a short one.
 
     Args:
         inputs: One (length, features) array a sentence.
@@ -97,7 +97,7 @@ class Batches(keras.utils.PyDataset):
             self.order[1], self.order[place] = self.order[place], self.order[1]
 
     def on_epoch_end(self) -> None:
-        """Shuffles for the next epoch."""
+        """Shuffle the sentences for the next epoch."""
         self.epoch += 1
         self._shuffle()
 

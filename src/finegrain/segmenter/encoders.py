@@ -1,4 +1,4 @@
-"""Encoders: what turns the vectors of characters into features that know their neighbourhood."""
+"""Encoders, which turn the vectors of characters into features that know their neighbourhood."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Encoder = Callable[[Tensor], Tensor]
 class ConvolutionBlock(keras.layers.Layer):
     """A convolution along the text whose outcome does not depend on the padding.
 
-    Masked positions count as zeros, as the convolution sees the positions beyond the edge. With
-    as many channels coming in as going out, the input is added to the output.
+    Masked positions count as zeros, like the positions beyond the edge of the text. Where the input
+    has as many channels as the output, it is added to the output.
 
     Args:
         channels: Number of output channels.
@@ -54,24 +54,24 @@ class ConvolutionBlock(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the convolution's weights."""
+        """Create the convolution's weights."""
         self.convolution.build(input_shape)
 
     def call(
         self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        """Features (batch, time, channels)."""
+        """Compute the features, of shape (batch, time, channels)."""
         if mask is not None:
             inputs = ops.where(mask[:, :, None], inputs, ops.zeros_like(inputs))
         outputs = self.drop(self.convolution(inputs), training=training)
         return outputs + inputs if inputs.shape[-1] == self.channels else outputs
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(batch, time, channels)."""
+        """Return the shape (batch, time, channels)."""
         return (*input_shape[:-1], self.channels)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal layer."""
+        """Return the arguments that make an equal layer."""
         return super().get_config() | {
             "channels": self.channels,
             "kernel_size": self.kernel_size,
@@ -81,7 +81,7 @@ class ConvolutionBlock(keras.layers.Layer):
 
 
 def cnn(width: int, dropout: float) -> Encoder:
-    """Four convolutions that see 8 characters to either side."""
+    """Make an encoder of four convolutions that together see 8 characters to either side."""
 
     def encode(x: Tensor) -> Tensor:
         for index, dilation in enumerate((1, 1, 2, 4)):
@@ -93,7 +93,7 @@ def cnn(width: int, dropout: float) -> Encoder:
 
 
 def bilstm(width: int, dropout: float) -> Encoder:
-    """A bidirectional LSTM, which sees the whole text."""
+    """Make an encoder with a bidirectional LSTM, which sees the whole text."""
 
     def encode(x: Tensor) -> Tensor:
         lstm = keras.layers.LSTM(width, return_sequences=True)
@@ -107,7 +107,7 @@ ENCODERS: dict[str, Callable[[int, float], Encoder]] = {"cnn": cnn, "bilstm": bi
 
 
 def get_encoder(encoder: str | Encoder, width: int, dropout: float) -> Encoder:
-    """The encoder of that name, or the given layer or model itself.
+    """Make the encoder of that name, or return the given layer or model itself.
 
     Raises:
         ValueError: if there is none of that name.

@@ -22,7 +22,7 @@ _EDGE = 0  # The code point that stands before the first and after the last char
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class CharacterFeatures(keras.layers.Layer):
-    r"""Embeds each character of a text together with its left and right character pair.
+    r"""A layer that embeds each character of a text with its left and right character pair.
 
     The layer knows its characters and pairs, and turns text into the numbers that it takes: a
     saved model needs no vocabulary beside it. Everything else is *unknown*, which has vectors of
@@ -90,7 +90,7 @@ class CharacterFeatures(keras.layers.Layer):
     def of(
         cls, sentences: Sequence[Sequence[str]], *, min_count: int = 2, **kwargs: Any
     ) -> CharacterFeatures:
-        """The layer that knows what occurs at least `min_count` times in `sentences`."""
+        """Make the layer that knows what occurs at least `min_count` times in `sentences`."""
         characters: Counter[str] = Counter()
         pairs: Counter[str] = Counter()
         for words in sentences:
@@ -108,7 +108,7 @@ class CharacterFeatures(keras.layers.Layer):
         )
 
     def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
-        """(texts, length, 3) int32: character, left pair, right pair; 0 behind each text's end.
+        """Encode texts as (texts, length, 3) int32: character, left pair, right pair; 0 as padding.
 
         Args:
             texts: Texts of at most `length` characters.
@@ -124,7 +124,7 @@ class CharacterFeatures(keras.layers.Layer):
         return encoded
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the tables."""
+        """Create the tables of vectors."""
 
         def table(name: str, rows: int, width: int) -> Any:
             return self.add_weight(
@@ -136,7 +136,7 @@ class CharacterFeatures(keras.layers.Layer):
         self.right_table = table("right_table", len(self.pairs), self.pair_dim)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """The vectors of (batch, time, 3) encoded characters."""
+        """Look up the vectors of (batch, time, 3) encoded characters."""
         characters, left, right = ops.unstack(ops.cast(inputs, "int32"), 3, axis=2)
         if training and self.pair_counts and self.forgetting:
             left, right = self._forget(left), self._forget(right)
@@ -156,25 +156,25 @@ class CharacterFeatures(keras.layers.Layer):
         return ops.where(drawn < probability, UNKNOWN, pairs)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor:
-        """(batch, time): true where there is a character."""
+        """Compute the mask (batch, time), true where there is a character."""
         return ops.not_equal(inputs[:, :, 0], PADDING)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """(batch, time, character_dim + 2 · pair_dim)."""
+        """Return the shape (batch, time, character_dim + 2 · pair_dim)."""
         return (*input_shape[:2], self.character_dim + 2 * self.pair_dim)
 
     def save_assets(self, dir_path: str) -> None:
-        """Writes the words into the model's file."""
+        """Write the words into the model's file."""
         with open(os.path.join(dir_path, "words.json"), "w", encoding="utf-8") as file:
             json.dump(sorted(self.words), file)
 
     def load_assets(self, dir_path: str) -> None:
-        """Reads the words from the model's file."""
+        """Read the words from the model's file."""
         with open(os.path.join(dir_path, "words.json"), encoding="utf-8") as file:
             self.words = frozenset(json.load(file))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal layer, but for the words, which are an asset."""
+        """Return the arguments that make an equal layer, except the words, which are an asset."""
         return super().get_config() | {
             "characters": self.characters,
             "pairs": self.pairs,
@@ -194,7 +194,7 @@ def _pair_keys(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _look_up(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Index of each key among the sorted `known`, counted from FIRST_KNOWN; UNKNOWN if absent."""
+    """Find each key's index in the sorted `known`, counted from FIRST_KNOWN; UNKNOWN if absent."""
     if not len(known):
         return np.full(len(keys), UNKNOWN)
     index = np.minimum(np.searchsorted(known, keys), len(known) - 1)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, and puts what was written in the place of `path` at the end.
+    """Yield a temporary path to write to, then replace `path` with what was written there.
 
-    Whatever goes wrong before, `path` stays as it was, and nothing is left beside it.
+    If anything goes wrong before that, `path` stays as it was, and nothing is left beside it.
     """
     path = Path(os.path.realpath(path))
     with tempfile.TemporaryDirectory(prefix=f".{path.stem[:80]}-", dir=path.parent) as folder:

@@ -19,7 +19,7 @@ from rich.progress import (
 
 
 class TrainingProgress:
-    """Draws a bar for each training: how many epochs are done and what the last one brought.
+    """Progress bars, one for each training: the epochs done, and the last one's loss and F1.
 
     Args:
         console: Where to draw. Where it is no terminal, each epoch prints a line instead.
@@ -38,7 +38,7 @@ class TrainingProgress:
         )
 
     def bar(self, description: str) -> keras.callbacks.Callback:
-        """A new bar, as the Keras callback that moves it.
+        """Add a bar and return the Keras callback that moves it.
 
         Args:
             description: What is trained.
@@ -59,7 +59,7 @@ class TrainingProgress:
         self._progress.stop()
 
     def update(self, task: TaskID, description: str, done: float, note: str, whole: bool) -> None:
-        """Moves a bar to `done` epochs; `whole` when an epoch has just ended."""
+        """Move a bar to `done` epochs; `whole` says that an epoch has just ended."""
         self._progress.update(task, completed=done, epoch=math.ceil(done), note=note)
         if whole and not self.console.is_terminal:
             line = f"{description}: epoch {done:g}, {note}"

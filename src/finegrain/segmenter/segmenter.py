@@ -34,10 +34,10 @@ _TRANSITIONS = r"crf/(transitions|start|end)$"
 
 
 class Segmenter:
-    r"""Splits text into words, by tagging each character as s, b, m or e.
+    r"""A segmenter that splits text into words by tagging each character as s, b, m or e.
 
     A character encoder gives each tag a score; a CRF (or, with `crf=False`, a softmax for each
-    character) makes tags of them; Viterbi decoding admits only sequences that spell words.
+    character) turns the scores into tags; Viterbi decoding admits only sequences that spell words.
 
     Args:
         encoder: `"cnn"`, `"bilstm"`, or a Keras layer or model that maps features (batch, time,
@@ -110,7 +110,7 @@ class Segmenter:
 
     @property
     def transitions(self) -> np.ndarray | None:
-        """(tags, tags) scores [from, to] between neighbouring tags; None without a CRF."""
+        """The (tags, tags) scores [from, to] between neighbouring tags; None without a CRF."""
         if not self.crf:
             return None
         return keras.ops.convert_to_numpy(self.model.get_layer("crf").transitions.value)
@@ -127,9 +127,9 @@ class Segmenter:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: str | int = "auto",
     ) -> Segmenter:
-        """Trains on segmented sentences and keeps the weights of the best epoch.
+        """Train on segmented sentences and keep the weights of the best epoch.
 
-        A segmenter that has a model already goes on from it, with the characters it knows.
+        A segmenter that already has a model goes on from it, with the characters it knows.
 
         Args:
             corpus: Sentences as lists of words, or the path of a file with a sentence a line and
@@ -196,7 +196,7 @@ class Segmenter:
         return self
 
     def segment(self, text: str) -> list[str]:
-        """The words of a text. Joined, they are the text again, character by character.
+        """Split a text into words that, joined, give the text again, character by character.
 
         Args:
             text: Any text. Blanks in it separate words and come back as elements of their own.
@@ -204,7 +204,7 @@ class Segmenter:
         return self.segment_many([text])[0]
 
     def segment_many(self, texts: Iterable[str]) -> list[list[str]]:
-        """The words of each of several texts, faster than one at a time.
+        """Split several texts into words, faster than one at a time.
 
         Args:
             texts: Any texts; empty ones have no words.
@@ -233,7 +233,7 @@ class Segmenter:
         return result
 
     def score(self, corpus: Corpus) -> SegmentationScore:
-        """Precision, recall, F1 and the recall of words new since training (SIGHAN's terms).
+        """Compute precision, recall, F1 and recall of words unseen in training (SIGHAN's terms).
 
         Args:
             corpus: Sentences as lists of words, or the path of a file of them.
@@ -246,7 +246,7 @@ class Segmenter:
         return score(sentences, predicted, self._trained.features.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the segmenter into a `.keras` file, whole or not at all.
+        """Write the segmenter to a `.keras` file, whole or not at all.
 
         Raises:
             ValueError: if the name does not end in `.keras`.
@@ -256,7 +256,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Segmenter:
-        """The segmenter that `save` wrote.
+        """Load the segmenter that `save` wrote.
 
         The file holds the model. Options of training (multiplier, learning rate, seed) are not in
         it: a further `fit` takes the defaults.
@@ -299,7 +299,7 @@ class Segmenter:
         return keras.Model(inputs, potentials, name="segmenter")
 
     def _set_model(self, model: keras.Model) -> None:
-        """Takes `model` as the segmenter's; an error if it is not one."""
+        """Adopt `model`, or raise ValueError if it is not a segmenter's model."""
         features = [x for x in model.layers if isinstance(x, CharacterFeatures)]
         heads = [x for x in model.layers if isinstance(x, CRF)]
         if len(features) != 1 or len(heads) != 1:
@@ -324,7 +324,7 @@ class Segmenter:
         return PerWeight(keras.optimizers.Adam(schedule, global_clipnorm=5.0), rules)
 
     def _sentences(self, corpus: Corpus, validation: Corpus | float) -> tuple[Sentences, Sentences]:
-        """Training and validation sentences, none of them empty."""
+        """Return the training and the validation sentences, none of them empty."""
         sentences = _read(corpus)
         if isinstance(validation, (int, float)):
             share = validation if 0 < validation < 1 else 0
@@ -345,7 +345,7 @@ class Segmenter:
         return sentences, held_out
 
     def _labelled(self, words: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Encoded characters and tags of a sentence, in pieces of whole words."""
+        """Encode the characters and tags of a sentence, in pieces of whole words."""
         pieces: list[list[str]] = [[]]
         length = 0
         for word in words:
@@ -367,7 +367,7 @@ class Segmenter:
 
 
 def _read(corpus: Corpus) -> list[Sequence[str]]:
-    """The sentences that have words."""
+    """Read the sentences that have words."""
     given: Sentences = read_segmented(corpus) if isinstance(corpus, (str, os.PathLike)) else corpus
     sentences: list[Sequence[str]] = []
     for words in given:

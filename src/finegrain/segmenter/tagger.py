@@ -21,7 +21,7 @@ _ROWS = 32
 
 
 class Tagger:
-    """Gives each character of a text its tag in the best sequence that the scheme allows.
+    """A tagger that gives each character its tag in the best sequence that the scheme allows.
 
     Args:
         model: From encoded characters to potentials.
@@ -35,7 +35,7 @@ class Tagger:
         self._decoding = keras.Model(model.input, _BestTags(scheme)(model.output))
 
     def tags(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """(characters,) int32 tags for each text of at most WINDOW characters."""
+        """Tag texts of at most WINDOW characters each: one (characters,) int32 array a text."""
         result: list[np.ndarray] = [np.zeros(0, "int32")] * len(texts)
         waiting: dict[int, list[int]] = {length: [] for length in _LENGTHS}
         for number, text in enumerate(texts):
@@ -54,7 +54,7 @@ class Tagger:
 
 
 class _BestTags(keras.layers.Layer):
-    """Decodes potentials under a scheme's constraints: (batch, time) int32, −1 where masked."""
+    """The best tags that a scheme allows, from potentials: (batch, time) int32, −1 where masked."""
 
     def __init__(self, scheme: TagScheme) -> None:
         super().__init__()

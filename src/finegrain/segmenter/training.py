@@ -19,11 +19,11 @@ class TrainingDivergedError(ArithmeticError):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Scores each epoch on validation sentences, keeps the best weights, stops when it is time.
+    """A callback that scores each epoch on validation sentences and keeps the best weights.
 
-    Adds `val_precision`, `val_recall` and `val_f1` to the logs. However training ends, Ctrl-C
-    included, `restore` brings the best weights back. An epoch whose loss or weights are not finite
-    is never the best, and the last.
+    It stops training when F1 no longer improves, and adds `val_precision`, `val_recall` and
+    `val_f1` to the logs. However training ends, Ctrl-C included, `restore` brings the best weights
+    back. An epoch whose loss or weights are not finite is never the best, and is the last.
 
     Args:
         sentences: Validation sentences as lists of words.
@@ -51,7 +51,7 @@ class KeepBest(keras.callbacks.Callback):
         self._weights: list[np.ndarray] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Scores the epoch.
+        """Score the epoch on the validation sentences.
 
         Raises:
             TrainingDivergedError: if its loss or a weight is not finite.
@@ -80,7 +80,7 @@ class KeepBest(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def restore(self) -> bool:
-        """Brings the best weights back; whether there were any."""
+        """Bring the best weights back and return whether there were any."""
         if self._weights is None:
             return False
         for weight, value in zip(self.model.weights, self._weights, strict=True):
@@ -89,7 +89,7 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class Interruption(keras.callbacks.Callback):
-    """Makes sure that Ctrl-C ends a training: as a context manager, and a callback within it.
+    """A context manager, and a callback within it, that makes sure that Ctrl-C ends a training.
 
     A KeyboardInterrupt that comes while NumPy waits for an array of JAX is swallowed there. So
     the signal is remembered, and raised again at the end of the step. Works in the main thread.
@@ -112,6 +112,6 @@ class Interruption(keras.callbacks.Callback):
         raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Raises KeyboardInterrupt if one has been swallowed."""
+        """Raise KeyboardInterrupt if one has been swallowed."""
         if self._interrupted:
             raise KeyboardInterrupt

@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 def windows(start: int, end: int) -> Iterator[Window]:
-    """Overlapping windows over text[start:end]; their kept parts follow one another."""
+    """Yield overlapping windows over text[start:end]; their kept parts follow one another."""
     keep_start = start
     left = start
     while end - left > WINDOW:
@@ -36,7 +36,7 @@ def windows(start: int, end: int) -> Iterator[Window]:
 
 
 def split_blanks(text: str) -> list[tuple[int, int, bool]]:
-    """(start, end, whether blank) of the runs of blanks and of other characters in `text`."""
+    """Find the runs of blanks and of other characters in `text`: (start, end, whether blank)."""
     return [
         (match.start(), match.end(), match.group().isspace())
         for match in re.finditer(r"\s+|\S+", text)
@@ -44,7 +44,7 @@ def split_blanks(text: str) -> list[tuple[int, int, bool]]:
 
 
 def stitch(pieces: list[tuple[Window, np.ndarray]]) -> np.ndarray:
-    """The tags of a whole run from those of its windows."""
+    """Put together the tags of a whole run from those of its windows."""
     return np.concatenate(
         [
             tags[window.keep_start - window.start : window.keep_end - window.start]

@@ -15,9 +15,9 @@ class CorpusError(ValueError):
 
 
 def read_segmented(path: str | os.PathLike[str]) -> list[list[str]]:
-    r"""Reads a corpus of one sentence a line, its words separated by blanks.
+    r"""Read a corpus of one sentence per line, its words separated by blanks.
 
-    Any Unicode white space separates words, the ideographic space (U+3000) among it. Lines end in
+    Any Unicode white space separates words, including the ideographic space (U+3000). Lines end in
     LF, CR LF or CR; lines without a word are skipped, and so is a byte order mark.
 
     Args:
@@ -52,9 +52,9 @@ def read_segmented(path: str | os.PathLike[str]) -> list[list[str]]:
 
 
 def read_columns(path: str | os.PathLike[str]) -> list[tuple[list[str], list[str]]]:
-    r"""Reads CoNLL columns: a token and its tag a line, an empty line after each sentence.
+    r"""Read CoNLL columns: a token and its tag per line, an empty line after each sentence.
 
-    The first column is the token and the last one the tag; columns between them are passed over.
+    The first column is the token and the last one the tag; columns between them are ignored.
     Columns are separated by TAB, or by any blanks in a file that has no TAB at all.
 
     Args:
@@ -102,7 +102,7 @@ def read_columns(path: str | os.PathLike[str]) -> list[tuple[list[str], list[str
 
 
 def write_segmented(path: str | os.PathLike[str], sentences: Iterable[Sequence[str]]) -> None:
-    r"""Writes sentences one a line, their words separated by one blank, in UTF-8.
+    r"""Write sentences one per line, their words separated by one blank, in UTF-8.
 
     The file appears complete or not at all: it is written under another name in the same folder
     and then renamed. A sentence without a word becomes an empty line, which reading skips.
@@ -152,7 +152,7 @@ def write_segmented(path: str | os.PathLike[str], sentences: Iterable[Sequence[s
 
 
 def vocabulary(sentences: Iterable[Iterable[str]]) -> set[str]:
-    """Returns the set of all words of the sentences.
+    """Return the set of all words in the sentences.
 
     Example:
         >>> from finegrain.tagging import vocabulary

@@ -62,7 +62,7 @@ class _Prefixed:
         )
 
     def _tags(self, given: tuple[str, ...]) -> tuple[str, ...]:
-        """The names of the tags, in order."""
+        """Make the names of the tags, in order, from types, or check those given."""
         name = type(self).__name__
         prefixes = tuple(f"{prefix}-" for prefix in self._prefixes)
         as_tags = [label == "O" or label.startswith(prefixes) for label in given]
@@ -89,12 +89,12 @@ class _Prefixed:
         return [prefix in self._closing or prefix == "O" for prefix in prefixes]
 
     def _goes_on(self, before: tuple[str, str, str], here: tuple[str, str, str]) -> bool:
-        """Whether a tag belongs to the span of the tag before."""
+        """Return whether a tag belongs to the span of the tag before."""
         within = before[0] in "BI" and here[0] in self._inner
         return within and before[2] == here[2]
 
     def encode(self, spans: Iterable[Span | tuple[str, int, int]], length: int) -> NDArray:
-        """Writes spans as tags.
+        """Write the spans of one sequence as tag numbers.
 
         Args:
             spans: (label, start, end), in any order, none of them overlapping.
@@ -122,13 +122,13 @@ class _Prefixed:
         return self.to_ids([tag or "O" for tag in tags])
 
     def _written(self, length: int) -> str:
-        """The prefixes of a span."""
+        """Return the prefixes of the tags of a span, one letter for each of `length` positions."""
         raise NotImplementedError
 
     def decode(self, tags: ArrayLike) -> list[Span]:
-        """Reads spans from tags, as seqeval does in its strict mode.
+        """Read spans from tags, as seqeval does in its strict mode.
 
-        Tags in an order that the scheme forbids are no span: none begins without its first tag.
+        Tags in an order that the scheme forbids form no span: none begins without its first tag.
 
         Args:
             tags: (length,) tag numbers, or names. Negative numbers are in no span.
@@ -154,7 +154,7 @@ class _Prefixed:
         return [Span(self.types[kind], start, end) for kind, start, end in self.spans.read(given)]
 
     def to_ids(self, names: Sequence[str]) -> NDArray[np.int32]:
-        """(length,) int32 numbers of named tags.
+        """Return the numbers of named tags, (length,) int32.
 
         Raises:
             ValueError: if a name is not one of `labels`.
@@ -168,16 +168,16 @@ class _Prefixed:
         return np.array([numbers[name] for name in names], dtype=np.int32)
 
     def to_names(self, tags: ArrayLike) -> list[str]:
-        """The names of tag numbers; negative ones, which padding has, are left out."""
+        """Return the names of tag numbers, without the negative ones, which padding has."""
         return [self.labels[tag] for tag in np.asarray(tags, dtype=np.int64) if tag >= 0]
 
     def get_config(self) -> dict[str, Any]:
-        """The argument that `from_config` makes the scheme of again."""
+        """Return the argument that makes an equal scheme."""
         return {"labels": list(self.labels)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Makes the scheme again from what `get_config` returned."""
+        """Make the scheme that `get_config` describes."""
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:

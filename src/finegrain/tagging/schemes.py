@@ -60,7 +60,7 @@ class BMES:
         self.spans = SpanTables.of(goes_on, opens=[0] * 4, closes=[True] * 4)
 
     def encode(self, words: Sequence[str]) -> NDArray[np.int32]:
-        """Returns the tags of the characters of a sentence.
+        """Write the words of a sentence as one tag number per character.
 
         Args:
             words: The words of one sentence, none of them empty.
@@ -97,10 +97,10 @@ class BMES:
         return tags
 
     def decode(self, text: str, tags: ArrayLike) -> list[str]:
-        """Cuts a text into words where its tags say so.
+        """Cut a text into words where its tags say so.
 
         A word begins at the first character, at every s and b, and after every s and e. So any
-        tags, also sequences that the scheme forbids, give words that together are exactly `text`.
+        tags, even sequences that the scheme forbids, give words that together are exactly `text`.
 
         Args:
             text: The characters of one sentence.
@@ -134,12 +134,12 @@ class BMES:
         return [text[start:end] for start, end in pairwise(cuts) if start < end]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that `from_config` rebuilds the scheme from: none."""
+        """Return the arguments that make an equal scheme: none."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BMES:
-        """Rebuilds the scheme from what `get_config` returned."""
+        """Make the scheme that `get_config` describes."""
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:

@@ -35,7 +35,7 @@ class SegmentationScore:
     correct_words: int
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Returns the attributes by name, fit for JSON."""
+        """Return the attributes by name, fit for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def score(
     predicted: Sequence[Sequence[str]],
     training_words: Collection[str] | None = None,
 ) -> SegmentationScore:
-    r"""Scores predicted words against gold words as the SIGHAN bakeoffs did.
+    r"""Score predicted words against gold words as the SIGHAN bakeoffs did.
 
     A predicted word is right if its span, from its first to its last character in the sentence, is
     also the span of a gold word:
@@ -60,8 +60,8 @@ def score(
       R = \frac{\text{correct}}{\text{gold}}, \quad
       F_1 = \frac{2 P R}{P + R}.$$
 
-    OOV recall is the recall over the gold words that are not among the training words. A quotient
-    with nothing to count in is 0 for precision, recall and F1.
+    OOV recall is the recall over the gold words that are not among the training words. Precision,
+    recall and F1 are 0 where their denominator is 0.
 
     Args:
         gold: The true sentences, each a sequence of words.

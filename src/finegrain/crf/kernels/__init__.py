@@ -1,7 +1,7 @@
 """What each backend does in its own way: hand-written derivatives and fast kernels.
 
-`kernels` is the module of the present backend, `others` where finegrain has none for it, by
-`keras.ops` alone. All of them have the same functions of a chain:
+`kernels` is the module of the present backend. Where finegrain has none for it, it is `others`,
+which uses `keras.ops` alone. All of them have the same functions of a chain:
 `score(chain, tags)`, `log_prob(chain, tags)`, `log_partition(chain)`, `marginals(chain)` and
 `best_tags(chain)`.
 """

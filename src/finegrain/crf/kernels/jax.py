@@ -15,25 +15,25 @@ Tensor = Any
 
 
 def log_prob(chain: Chain, tags: Tensor) -> Tensor:
-    """(B,) of (B, T) tags."""
+    """Compute the log-probabilities, (B,), of (B, T) tags."""
     shifted, _ = chain.shifted()
     return difference(score(shifted, tags), _log_partition(shifted))
 
 
 def log_partition(chain: Chain) -> Tensor:
-    """(B,)."""
+    """Compute the log-partition, (B,)."""
     shifted, offset = chain.shifted()
     return _log_partition(shifted) + offset
 
 
 def marginals(chain: Chain) -> Tensor:
-    """(B, T, K), 0 where masked."""
+    """Compute the probability of each tag at each position: (B, T, K), 0 where masked."""
     shifted, _ = chain.shifted()
     return _counts(shifted)[1].emissions
 
 
 def best_tags(chain: Chain) -> Tensor:
-    """(B, T) int32 tags; anything where masked."""
+    """Find the best tags, (B, T) int32; anything where masked."""
     few = chain.scores.num_tags <= viterbi_compared.MOST_TAGS and not chain.scores.per_step
     form = viterbi_compared if few else viterbi
     return form.best_tags(chain.shifted()[0])

@@ -28,7 +28,10 @@ Tensor = Any
 
 
 def log_sum_exp(x: Tensor, axis: int) -> Tensor:
-    r"""$\log\sum e^x$ along `axis`; all $-\infty$ gives $-\infty$ with gradient zero, never NaN."""
+    r"""Compute $\log\sum e^x$ along `axis`.
+
+    All $-\infty$ gives $-\infty$ with gradient zero, never NaN.
+    """
     peak = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True, initial=float("-inf")))
     peak = ops.where(ops.isfinite(peak), peak, ops.zeros_like(peak))
     total = ops.sum(ops.exp(x - peak), axis=axis)
@@ -39,7 +42,7 @@ def log_sum_exp(x: Tensor, axis: int) -> Tensor:
 
 
 def softmax(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
-    """Shares of the total of exp(x); all −inf gives zeros with gradient zero, never NaN."""
+    """Compute shares of the total of exp(x); all −inf gives zeros with gradient zero, never NaN."""
     peak = ops.stop_gradient(ops.max(x, axis=axes, keepdims=True, initial=float("-inf")))
     peak = ops.where(ops.isfinite(peak), peak, ops.zeros_like(peak))
     shares = ops.exp(x - peak)
@@ -48,7 +51,7 @@ def softmax(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
 
 
 def finite(x: Tensor) -> Tensor:
-    """`x` with 0 instead of −inf: for sums in which what is impossible has the weight 0."""
+    """Return `x` with 0 instead of −inf, for sums in which the impossible has the weight 0."""
     return ops.where(ops.isfinite(x), x, ops.zeros_like(x))
 
 
@@ -62,7 +65,7 @@ class Step(NamedTuple):
 
 
 def forward(chain: Chain) -> tuple[Tensor, Tensor]:
-    """What may come before each position.
+    """Walk from the first position to the last, and sum over all that may come before each.
 
     Returns:
         total: (B,) the log-partition; 0 for an empty chain.
@@ -97,7 +100,7 @@ def backward(
     dtypes: Sequence[Any],
     more: Sequence[Tensor] = (),
 ) -> tuple[Any, tuple[Tensor, ...]]:
-    """A walk from the last position to the first that knows what may come after.
+    """Walk from the last position to the first, and sum over all that may come after each.
 
     Args:
         chain: The chain.
@@ -128,12 +131,12 @@ def backward(
 
 
 def conditional(at: Step, following: Tensor) -> Tensor:
-    """(B, K, K): the logits of each tag here, given each tag at the position before."""
+    """Compute the logits of each tag here, given each tag at the position before: (B, K, K)."""
     return at.transitions + (at.emission + following)[:, None, :]
 
 
 def counts(chain: Chain) -> tuple[Tensor, Scores]:
-    """The log-partition, and how often each score is used on average.
+    """Compute the log-partition, and how often each score is used on average.
 
     Returns:
         total: (B,).
@@ -169,7 +172,7 @@ def counts(chain: Chain) -> tuple[Tensor, Scores]:
 
 
 def pairs(chain: Chain) -> Tensor:
-    """(B, T, K, K): the probability of each pair of tags at the last position before and here."""
+    """Compute (B, T, K, K) probabilities of tag pairs, at the valid position before and here."""
     _, reaching = forward(chain)
 
     def visit(at: Step, following: Tensor, nothing: Any, more: Any) -> Any:
@@ -181,10 +184,11 @@ def pairs(chain: Chain) -> Tensor:
 
 
 def entropy(chain: Chain) -> Tensor:
-    """(B,): by the chain rule, a sum of the entropies of each tag given the one before it.
+    """Compute the entropy in nats, (B,), by the chain rule.
 
-    All terms are positive: no digits are lost, whatever the scores. In carry: (B, K) the entropy
-    of all that follows each tag.
+    It is the sum of the entropies of each tag given the one before it. All terms are positive: no
+    digits are lost, whatever the scores. The carry has the entropy of all that follows each tag,
+    (B, K).
     """
 
     def visit(at: Step, following: Tensor, carry: Any, more: Any) -> Any:
@@ -201,7 +205,7 @@ def entropy(chain: Chain) -> Tensor:
 
 
 def surprise(shares: Tensor) -> Tensor:
-    """−p log p, 0 with gradient 0 at p = 0."""
+    """Compute −p log p; 0 with gradient 0 at p = 0."""
     positive = shares > 0
     return ops.where(
         positive, -shares * ops.log(ops.where(positive, shares, ops.ones_like(shares))), 0.0
@@ -209,7 +213,7 @@ def surprise(shares: Tensor) -> Tensor:
 
 
 def columns(chain: Chain) -> tuple[Tensor, ...]:
-    """What the loops walk along, time first."""
+    """Collect the tensors that the loops walk along, time first."""
     emissions, transitions = chain.scores.emissions, chain.scores.transitions
     is_first, _ = ends(chain)
     found = (
@@ -223,18 +227,18 @@ def columns(chain: Chain) -> tuple[Tensor, ...]:
 
 
 def step_of(chain: Chain, at: Sequence[Tensor]) -> Step:
-    """One position of `columns`."""
+    """Make the `Step` of one position of `columns`."""
     if chain.scores.per_step:
         return Step(*at)
     return Step(*at, transitions=chain.scores.transitions[None])
 
 
 def _arriving(at: Step, message: Tensor, start: Tensor) -> Tensor:
-    """(B, K): the log-sum of all that comes before each tag."""
+    """Compute the log-sum of all that comes before each tag, (B, K)."""
     arrived = log_sum_exp(message[:, :, None] + at.transitions, axis=1)
     return ops.where(at.first, start[None], arrived)
 
 
 def _linked(at: Step) -> Tensor:
-    """(B, 1): whether there is a valid position before this valid one."""
+    """Return whether a position is valid and has a valid one before it, (B, 1)."""
     return ops.logical_and(at.valid, ops.logical_not(at.first))

@@ -1,6 +1,6 @@
-"""Loops along the time of a chain, and what is done in them, as each backend likes it.
+"""Loops along the time of a chain, and the operations in them, as they suit each backend.
 
-`keras.ops.scan` would do, but that on TensorFlow (Keras 3.15) it takes no second input where the
+`keras.ops.scan` would do, except that on TensorFlow (Keras 3.15) it takes no second input where the
 time is unknown to the graph, puts out nothing but what it carries, and has no bound for XLA.
 """
 
@@ -23,7 +23,7 @@ def scan(
     dtypes: Sequence[Any],
     reverse: bool = False,
 ) -> tuple[Any, tuple[Tensor, ...]]:
-    """A loop that carries something along the first axis of tensors.
+    """Loop along the first axis of tensors and carry a value from entry to entry.
 
     Args:
         step: Takes the carry and the tuple of the present entries of `xs`; returns the new carry
@@ -85,9 +85,9 @@ _LOOPS = {"jax": _scan_on_jax, "tensorflow": _scan_on_tensorflow}
 
 
 def largest(x: Tensor) -> Tensor:
-    """(...): the largest along the last axis of (..., K).
+    """Find the largest along the last axis of (..., K): (...).
 
-    On TensorFlow Keras looks in each turn of a loop whether there is anything at all.
+    On TensorFlow, Keras's own checks in each turn of a loop whether there is anything at all.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -97,9 +97,9 @@ def largest(x: Tensor) -> Tensor:
 
 
 def argmax(x: Tensor) -> Tensor:
-    """(...) int32: the place of the largest along the last axis of (..., K).
+    """Find the place of the largest along the last axis of (..., K): (...) int32.
 
-    On TensorFlow Keras first tells −0 from 0, which takes six operations in each turn of a loop.
+    On TensorFlow, Keras's own first tells −0 from 0: six operations in each turn of a loop.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -109,9 +109,9 @@ def argmax(x: Tensor) -> Tensor:
 
 
 def take_rows(table: Tensor, index: Tensor) -> Tensor:
-    """(..., K): rows of a table (N, K) by (...) int32, of which none is negative.
+    """Take rows (..., K) of a table (N, K) by (...) int32 indices, none of them negative.
 
-    On TensorFlow Keras allows for negative ones, which takes five operations more.
+    On TensorFlow, Keras's own allows for negative indices, which takes five more operations.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -121,7 +121,7 @@ def take_rows(table: Tensor, index: Tensor) -> Tensor:
 
 
 def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(..., k) the largest along the last axis of (..., K), and their places.
+    """Find the k largest along the last axis of (..., K), and their places: (..., k) each.
 
     Of equal ones the earlier come first; `torch.topk` promises nothing about them.
     """

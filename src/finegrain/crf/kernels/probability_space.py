@@ -68,7 +68,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, dtype: Any) -> Limits:
-        """The limits of a floating-point type."""
+        """Make the limits for a floating-point type."""
         info = np.finfo(backend.standardize_dtype(dtype))
         floor = info.minexp + 16
         # K entries of this size must not overflow: half the exponents' room for 1024 tags.
@@ -77,7 +77,7 @@ class Limits(NamedTuple):
 
 
 def counts(chain: Chain) -> tuple[Tensor, Scores, Tensor]:
-    """The log-partition and its gradients, and whether they are proven exact.
+    """Compute the log-partition and its gradients, and say whether they are proven exact.
 
     Args:
         chain: A shifted chain with transitions that all steps share.
@@ -128,7 +128,7 @@ def counts(chain: Chain) -> tuple[Tensor, Scores, Tensor]:
 
 
 class Walk(NamedTuple):
-    """What a walk in both directions finds at each position.
+    """The messages and sums that a walk in both directions finds at each position.
 
     Attributes:
         from_left: (T, K, B) what comes before, before this position's emissions.
@@ -150,7 +150,7 @@ class Walk(NamedTuple):
 def _walk(
     emissions: Tensor, valid: Tensor | None, moves: Tensor, start: Tensor, end: Tensor, floor: float
 ) -> Walk:
-    """Both directions in one loop, with the batch last, which vectorizes whatever K is."""
+    """Walk in both directions in one loop, with the batch last, which vectorizes for any K."""
     num_tags = emissions.shape[1]
     both = ops.stack([emissions, ops.flip(emissions, axis=0)], axis=1)  # (T, 2, K, B)
     both_moves = ops.stack([ops.transpose(moves), moves])  # (2, K to, K from)

@@ -14,25 +14,25 @@ Tensor = Any
 
 
 def log_prob(chain: Chain, tags: Tensor) -> Tensor:
-    """(B,) of (B, T) tags."""
+    """Compute the log-probabilities, (B,), of (B, T) tags."""
     shifted, _ = chain.shifted()
     return difference(score(shifted, tags), _log_partition(shifted))
 
 
 def log_partition(chain: Chain) -> Tensor:
-    """(B,)."""
+    """Compute the log-partition, (B,)."""
     shifted, offset = chain.shifted()
     return _log_partition(shifted) + offset
 
 
 def marginals(chain: Chain) -> Tensor:
-    """(B, T, K), 0 where masked."""
+    """Compute the probability of each tag at each position: (B, T, K), 0 where masked."""
     shifted, _ = chain.shifted()
     return _counts(shifted)[1].emissions
 
 
 def best_tags(chain: Chain) -> Tensor:
-    """(B, T) int32 tags; anything where masked."""
+    """Find the best tags, (B, T) int32; anything where masked."""
     return viterbi.best_tags(chain.shifted()[0])
 
 
@@ -75,7 +75,7 @@ def _either(chain: Chain) -> tuple[Tensor, Scores]:
 
 
 def _weighted(mask: Tensor | None, used: Scores, upstream: Tensor, *scores: Tensor) -> Any:
-    """The gradient of the log-partition, itself differentiable: through log space."""
+    """Compute the gradient of the log-partition, itself differentiable through log space."""
     pairs = "btij,b->btij" if used.transitions.shape.rank == 4 else "bij,b->ij"
 
     def weigh(used: Scores, upstream: Tensor) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ Tensor = torch.Tensor
 
 
 def score(chain: Chain, tags: Tensor) -> Tensor:
-    """(B,) of (B, T) tags: by look-ups, which cost less launches than `score.score`."""
+    """Compute the scores, (B,), of (B, T) tags by look-ups: fewer launches than `score.score`."""
     emissions, transitions, start, end = chain.scores
     tags = torch.where(chain.valid, tags, 0).long()
     is_first, is_last = ends(chain)
@@ -34,7 +34,7 @@ def score(chain: Chain, tags: Tensor) -> Tensor:
 
 
 def _tags_before(chain: Chain, tags: Tensor) -> Tensor:
-    """(B, T) the tag at the last valid position before each; any tag where there is none."""
+    """Find the tag at the last valid position before each, (B, T); any tag where there is none."""
     if chain.mask is None:
         return torch.nn.functional.pad(tags, (1, -1))
     time = torch.arange(tags.shape[1], device=tags.device)
@@ -43,21 +43,21 @@ def _tags_before(chain: Chain, tags: Tensor) -> Tensor:
 
 
 def log_prob(chain: Chain, tags: Tensor) -> Tensor:
-    """(B,) of (B, T) tags."""
+    """Compute the log-probabilities, (B,), of (B, T) tags."""
     if _needs_log_space(chain):
         return _plain(chain, tags)
     return _Weight.apply(*chain.scores, chain.mask, tags)
 
 
 def log_partition(chain: Chain) -> Tensor:
-    """(B,)."""
+    """Compute the log-partition, (B,)."""
     if _needs_log_space(chain):
         return _plain(chain, None)
     return -_Weight.apply(*chain.scores, chain.mask, None)
 
 
 def marginals(chain: Chain) -> Tensor:
-    """(B, T, K), 0 where masked."""
+    """Compute the probability of each tag at each position: (B, T, K), 0 where masked."""
     if _needs_log_space(chain) or _wants_gradient(chain):
         return log_space.counts(chain.shifted()[0])[1].emissions
     found = sums(chain.scores, chain.mask, None)
@@ -67,7 +67,7 @@ def marginals(chain: Chain) -> Tensor:
 
 
 def best_tags(chain: Chain) -> Tensor:
-    """(B, T) int32 tags; anything where masked."""
+    """Find the best tags, (B, T) int32; anything where masked."""
     if _needs_log_space(chain) or chain.scores.emissions.device.type != "cpu":
         return viterbi.best_tags(chain.shifted()[0])
     mask = None if chain.mask is None else chain.mask.numpy()
@@ -85,7 +85,11 @@ def _plain(chain: Chain, tags: Tensor | None) -> Tensor:
 
 
 def _needs_log_space(chain: Chain) -> bool:
-    """Whether the hand-written gradient cannot serve: other than plain reverse mode, compilers."""
+    """Return whether the hand-written gradient cannot serve, so that log space has to.
+
+    It serves plain reverse mode, outside compilers, on chains that share transitions and are not
+    empty.
+    """
     batch, time, _ = chain.scores.emissions.shape
     return (
         chain.scores.per_step

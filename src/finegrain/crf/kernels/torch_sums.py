@@ -69,7 +69,7 @@ def _steps(mask: Tensor | None, batch: int, time: int, device: Any) -> _Steps:
 
 
 class Found(NamedTuple):
-    """A value, what its backward needs, and that backward."""
+    """A value, the tensors that its backward pass needs, and the function of that pass."""
 
     value: Tensor
     saved: tuple[Tensor | None, ...]
@@ -77,7 +77,7 @@ class Found(NamedTuple):
 
 
 def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
-    """The log-probability of tags, or, without tags, minus the log-partition.
+    """Compute the log-probability of tags, or, without tags, minus the log-partition.
 
     Args:
         scores: Those of a chain, with transitions that all steps share.
@@ -190,7 +190,7 @@ def _finite_peak(peak: Tensor) -> Tensor:
 
 
 def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the scores: counts of the tags less expected counts, times (B,) weights."""
+    """Compute the scores' gradients: tag counts less expected counts, times (B,) weights."""
     marginals, left, right, share, moves, possible, labels, pairs, value = saved[:9]
     steps = _Steps(*saved[9:])
     weight = torch.where(value > -math.inf, weight, 0)  # Nothing moves what is impossible.
@@ -215,7 +215,10 @@ def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """(K, K), summed over the others of (T, B, K): in runs, for sums of many lose digits."""
+    """Sum the products of two (T, B, K) tensors over T and B, to (K, K).
+
+    This goes in runs, for sums of many terms lose digits.
+    """
     time, batch, num_tags = a.shape
     runs = time // RUN
     total = torch.mm(a[runs * RUN :].flatten(0, 1).t(), b[runs * RUN :].flatten(0, 1))
@@ -226,7 +229,7 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _log_space_sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
-    """The same by the recursions that are right everywhere."""
+    """Compute what `sums` does by the log-space recursions, which are right everywhere."""
     chain, offset = Chain(scores, mask).shifted()
     total, used = log_space.counts(chain)
     if tags is None:
@@ -256,7 +259,7 @@ def _log_space_backward(weight: Tensor, saved: Any) -> Scores:
 
 
 def _walk(both: Tensor, moves: Tensor, floor: float, apart: int) -> Tensor:
-    """Both directions at once, in place.
+    """Walk in both directions at once, in place.
 
     Args:
         both: Exponentiated emissions, forwards from the first step and backwards from the last,

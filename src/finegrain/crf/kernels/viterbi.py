@@ -17,7 +17,7 @@ STEPS = 2
 
 
 def best_tags(chain: Chain) -> Tensor:
-    """(B, T) int32: the best tags; anything at masked positions.
+    """Find the best tags, (B, T) int32; anything at masked positions.
 
     Args:
         chain: A shifted chain.
@@ -26,10 +26,11 @@ def best_tags(chain: Chain) -> Tensor:
 
 
 def _from_both_ends(chain: Chain) -> Tensor:
-    """Where all steps share transitions: each loop takes half the turns, with two rows in each.
+    """Find the best tags, (B, T) int32, from both ends at once, if all steps share transitions.
 
-    Two walks meet in the middle and keep the best scores only. From there both go back, each
-    looking for the best origin of the one tag that it stands on.
+    Each loop takes half the turns, with two rows in each. Two walks meet in the middle and keep
+    the best scores only. From there both go back, each looking for the best origin of the one tag
+    that it stands on.
     """
     scores = chain.scores
     time, num_tags = ops.shape(scores.emissions)[1], scores.num_tags
@@ -76,9 +77,9 @@ def _from_both_ends(chain: Chain) -> Tensor:
 
 
 def _halves(x: Tensor, turns: Any) -> Tensor:
-    """(turns, STEPS, 2, B, ...) of (B, T, ...): on from the first position, back from the last.
+    """Halve (B, T, ...) into (turns, STEPS, 2, B, ...): on from the first, back from the last.
 
-    The last positions are filled up with zeros.
+    Zeros stand for the positions that are missing after the last.
     """
     padding = turns * 2 * STEPS - ops.shape(x)[1]
     x = ops.pad(ops.swapaxes(x, 0, 1), ((0, padding), *((0, 0),) * (len(x.shape) - 1)))
@@ -92,7 +93,7 @@ def _flat(x: Tensor, turns: Any) -> Tensor:
 
 
 def _from_one_end(chain: Chain) -> Tensor:
-    """Where each step has transitions of its own."""
+    """Find the best tags, (B, T) int32, if each step has transitions of its own."""
     scores = chain.scores
     is_first, _ = ends(chain)
     valid, first = (ops.transpose(x)[:, :, None] for x in (chain.valid, is_first))  # (T, B, 1)

@@ -12,11 +12,11 @@ from finegrain.crf.kernels.loops import scan
 Tensor = Any
 
 MOST_TAGS = 127
-"""Up to so many tags origins are kept as bytes."""
+"""The largest number of tags for which origins are kept as bytes."""
 
 
 def best_tags(chain: Chain) -> Tensor:
-    """(B, T) int32: the best tags; anything at masked positions.
+    """Find the best tags, (B, T) int32; anything at masked positions.
 
     The batch stands last; origins are compared one after another and kept as bytes.
 

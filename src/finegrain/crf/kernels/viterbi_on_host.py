@@ -14,7 +14,7 @@ def best_tags(
     end: np.ndarray,
     mask: np.ndarray | None,
 ) -> np.ndarray:
-    """(batch, time) int32: the best tags; anything at masked positions.
+    """Find the best tags, (batch, time) int32; anything at masked positions.
 
     Args:
         emissions: (batch, time, tags).
