@@ -119,6 +119,7 @@ def weighted_marginals(parts, weights):
     return ops.sum(chain.marginals() * weights)
 
 
+@pytest.mark.selected("shared")
 def test_gradient_of_marginals(parts, directions):
     """Marginals are a gradient themselves: theirs is a product with a Hessian."""
     weights = directions[0] * np.array([1, -2], "float32")[:, None, None]
@@ -145,6 +146,7 @@ def test_gradient_of_marginals(parts, directions):
         np.testing.assert_allclose(ops.convert_to_numpy(ours), -theirs, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.selected("shared")
 def test_forward_mode(parts, directions):
     """The value, and its derivative along any directions, in one pass."""
     if BACKEND == "jax":
@@ -166,6 +168,7 @@ def test_forward_mode(parts, directions):
     np.testing.assert_allclose(ops.convert_to_numpy(found), slope(parts, directions), atol=2e-5)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow transforms no functions")
 def test_forward_over_reverse(parts, directions):
     """What `jax.hessian` and `torch.func.hessian` do: a derivative along the way of a gradient."""

@@ -38,6 +38,7 @@ def from_both_ends(chain):
 FORMS = [from_both_ends, compared, on_host, from_one_end]
 
 
+@pytest.mark.selected("4-from_both_ends", "4-compared", "5-from_one_end", "1-on_host")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("time", [1, 4, 5])
 def test_best_of_all_sequences(form, time):
@@ -70,6 +71,7 @@ def test_best_of_all_sequences(form, time):
         assert chain.score(tags) == chain.best_score()
 
 
+@pytest.mark.selected("compared")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_one_of_two_equal_sequences(form):
     """Tags that must change at each step: 0101 or 1010, not a half of each."""
