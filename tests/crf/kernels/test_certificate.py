@@ -224,7 +224,7 @@ def test_slowly_overtaken():
     assert not accepted[20]
 
 
-@pytest.mark.full
+@pytest.mark.selected("-inf")
 @pytest.mark.parametrize("between", [-np.inf, -1e4, -120.0])
 def test_sandwich(between):
     """A path d behind, 2.2 d ahead, d behind: it wins, though each end makes it look lost."""
