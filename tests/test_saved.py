@@ -14,7 +14,7 @@ SAVED = Path(__file__).parent / "saved"
 EXPECTED = np.load(SAVED / "expected.npz")
 
 
-@pytest.mark.selected("rules", "scale_of_all", "crf")
+@pytest.mark.selected("rules", "scale_of_all", "scale_of_four", "crf")
 @pytest.mark.parametrize("name", make.MODELS)
 def test_models(name):
     """Predictions, and the losses of the epochs that follow."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finegrain._backend import others
+from finegrain._backend import neutral
 from finegrain._backend.support import WITH_KERNELS
 
 CHAINS = """
@@ -120,8 +120,8 @@ def test_models_and_rules_on_numpy(elsewhere, tmp_path):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: others.straight_through(np.ones(1), np.ones(1)),
-        lambda: others.gradient(lambda x: (x, None), np.ones(1)),
+        lambda: neutral.straight_through(np.ones(1), np.ones(1)),
+        lambda: neutral.gradient(lambda x: (x, None), np.ones(1)),
     ],
 )
 def test_what_lacks_a_kernel_names_the_backends(use, backend):

@@ -77,7 +77,6 @@ def test_score(dtype, case):
 @dtypes_at_hand
 @few
 @given(case=cases())
-@pytest.mark.full
 def test_log_partition(dtype, case):
     """The log-partition is that of all sequences; 0 for an empty mask, −inf where none is left."""
     expected = [chain.log_partition() for chain in case.oracles()]

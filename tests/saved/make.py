@@ -140,6 +140,9 @@ MODELS = {
             [fg.Rule("head", learning_rate_multiplier=3.0)],
         )
     ),
+    "scale_of_four": lambda: with_optimizer(
+        fg.PerWeight(fg.optimizers.AdaptiveStepSize(keras.optimizers.Adam(1e-2)))
+    ),
     "scale_of_all": lambda: with_optimizer(
         fg.optimizers.AdaptiveStepSize(
             fg.PerWeight("adam", [fg.Rule("head", learning_rate_multiplier=3.0)])

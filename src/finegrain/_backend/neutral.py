@@ -1,4 +1,7 @@
-"""What backends do alike, by `keras.ops` and Keras's own variables."""
+"""What each name of a backend means, and how most backends do it: by `keras.ops` alone.
+
+So do all backends that have no module of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from finegrain._backend import lists
+from finegrain._backend.support import WITHOUT_GRADIENTS, no_kernel
 
 Tensor = Any
 
@@ -24,6 +28,7 @@ __all__ = [
     "compute_before_updates",
     "count_one",
     "dense",
+    "gradient",
     "host_array",
     "is_compiling",
     "is_native_variable",
@@ -38,6 +43,7 @@ __all__ = [
     "run_if",
     "scope_of",
     "snapshot",
+    "straight_through",
     "unchanged_since",
     "versions",
 ]
@@ -56,6 +62,30 @@ CHECKS_INDICES = False
 
 moment_step: Callable[..., None] | None = None
 """A step of second moments for all weights at once, or `None` where each moves by itself."""
+
+
+def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
+    """Return `value` with the derivatives, of any order, of `surrogate`.
+
+    Both are tensors of one shape and dtype. Where there are no derivatives that is `value`.
+
+    Raises:
+        NotImplementedError: on a backend that has some, and no module here.
+    """
+    if keras.backend.backend() not in WITHOUT_GRADIENTS:
+        raise no_kernel("A gradient that is not the function's own")
+    return value
+
+
+def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+    """Return the gradient of `function`'s first output, a scalar, at `x`, and its second output.
+
+    The gradient can be differentiated again.
+
+    Raises:
+        NotImplementedError: on a backend without a module here: `keras.ops` has no gradients.
+    """
+    raise no_kernel("A loss that takes a gradient")
 
 
 def is_compiling(value: Any) -> bool:

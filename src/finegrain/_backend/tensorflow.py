@@ -13,50 +13,8 @@ from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from finegrain._backend import neutral
-from finegrain._backend.neutral import (
-    CHECKS_INDICES,
-    COUNTS_TOGETHER,
-    RUNS_EACH_STEP,
-    UNDOES_FAILED_STEPS,
-    count_one,
-    lists,
-    moment_step,
-    snapshot,
-    unchanged_since,
-    versions,
-)
 
 Tensor = Any
-
-__all__ = [
-    "CHECKS_INDICES",
-    "COUNTS_TOGETHER",
-    "RUNS_EACH_STEP",
-    "UNDOES_FAILED_STEPS",
-    "anywhere",
-    "call_if",
-    "compute_before_updates",
-    "count_one",
-    "dense",
-    "gradient",
-    "host_array",
-    "is_compiling",
-    "is_native_variable",
-    "is_sparse",
-    "lists",
-    "moment_step",
-    "number_of_replicas",
-    "on_rows",
-    "on_values",
-    "outside_of_graphs",
-    "over_replicas",
-    "run_if",
-    "scope_of",
-    "snapshot",
-    "straight_through",
-    "unchanged_since",
-    "versions",
-]
 
 
 @tf.custom_gradient

@@ -9,60 +9,12 @@ import keras
 import torch
 from keras import ops
 
-from finegrain._backend import foreach as lists
-from finegrain._backend import neutral
-from finegrain._backend.foreach import moment_step
-from finegrain._backend.neutral import (
-    COUNTS_TOGETHER,
-    UNDOES_FAILED_STEPS,
-    anywhere,
-    compute_before_updates,
-    dense,
-    host_array,
-    is_compiling,
-    is_native_variable,
-    is_sparse,
-    number_of_replicas,
-    on_rows,
-    on_values,
-    outside_of_graphs,
-    over_replicas,
-    run_if,
-    scope_of,
-)
+from finegrain._backend import foreach, neutral
 
 Tensor = torch.Tensor
 
-__all__ = [
-    "CHECKS_INDICES",
-    "COUNTS_TOGETHER",
-    "RUNS_EACH_STEP",
-    "UNDOES_FAILED_STEPS",
-    "anywhere",
-    "call_if",
-    "compute_before_updates",
-    "count_one",
-    "dense",
-    "gradient",
-    "host_array",
-    "is_compiling",
-    "is_native_variable",
-    "is_sparse",
-    "lists",
-    "moment_step",
-    "number_of_replicas",
-    "on_rows",
-    "on_values",
-    "outside_of_graphs",
-    "over_replicas",
-    "run_if",
-    "scope_of",
-    "snapshot",
-    "straight_through",
-    "unchanged_since",
-    "versions",
-]
-
+lists = foreach
+moment_step = foreach.moment_step
 RUNS_EACH_STEP = True
 CHECKS_INDICES = True
 
