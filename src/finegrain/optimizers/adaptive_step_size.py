@@ -193,8 +193,6 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         with lists.untracked():
             before = lists.copies(variables)
             taken = ops.copy(ops.convert_to_tensor(inner._iterations))
-            if isinstance(inner, PerWeight):
-                inner._book.begin_step()
             inner._backend_apply_gradients(list(grads), variables)
             backend.count_one(inner._iterations)
             indices = [self._get_variable_index(variable) for variable in variables]

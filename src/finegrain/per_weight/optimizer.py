@@ -308,6 +308,7 @@ class PerWeight(keras.optimizers.Optimizer):
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
+        self._book.begin_step()  # also for a wrapper, which calls this instead of `apply`
         weights, grads = list(trainable_variables), list(grads)
         self._is_traced = self._is_traced or backend.is_compiling(self._iterations)
         if self.gradient_accumulation_steps or self._partition.transforms:
