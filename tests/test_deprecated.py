@@ -44,6 +44,10 @@ def test_decay():
     with deprecated("averaging"):
         optimizer = fg.optimizers.AdaptiveMoments(decay=policy)
     assert optimizer.averaging is policy
+    with deprecated("averaging"):
+        assert optimizer.decay is policy
+    with pytest.raises(AttributeError, match="'AdaptiveMoments' object has no attribute 'decoy'"):
+        optimizer.decoy  # noqa: B018
 
 
 @pytest.mark.parametrize(

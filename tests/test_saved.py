@@ -39,6 +39,20 @@ def test_models(name):
     np.testing.assert_allclose(history.history["loss"], expected, rtol=0, atol=tolerance)
 
 
+def test_a_rule_that_is_gone_saves_as_its_successor(tmp_path):
+    """What a model with the estimator "drift" has become is read as that."""
+    model = keras.models.load_model(SAVED / "drift.keras")
+    model.jit_compile = False
+    x, y = make.data("drift")
+    model.fit(x, y, epochs=1, verbose=0)
+    state = [keras.ops.convert_to_numpy(v).copy() for v in model.optimizer.variables]
+    model.save_weights(tmp_path / "model.weights.h5")
+    model.fit(x, y, epochs=1, verbose=0)
+    model.load_weights(tmp_path / "model.weights.h5")
+    for variable, value in zip(model.optimizer.variables, state, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+
+
 def test_weights_alone():
     """A file of weights with the optimizer's state is read into a model that was compiled alike."""
     model, x, y = make.rules()

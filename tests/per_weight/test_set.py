@@ -96,6 +96,25 @@ class TestWeightDecay:
         assert other.optimizer.get("head") == {"weight_decay": 0.125}
         assert_bit_equal(push(again), push(model))
 
+    def test_a_decay_of_zero_comes_back(self, tmp_path):
+        """Set to 0 and saved, it can be set again: the step has it still."""
+        rules = [fg.Rule("head", weight_decay=0.5)]
+        model = push(compiled(fg.PerWeight(optimizers.SGD(0.1), rules)))
+        model.optimizer.set("head", weight_decay=0.0)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        for one in (again, model):
+            one.optimizer.set("head", weight_decay=0.25)
+            push(one)
+        assert_bit_equal(again, model)
+        still = compiled(fg.PerWeight(optimizers.SGD(0.1), [fg.Rule("head", weight_decay=0.0)]))
+        still.optimizer.build(still.trainable_variables)
+        still.set_weights(again.get_weights())
+        push(still)
+        push(again)
+        moved = zip(values(again.weights), values(still.weights), strict=True)
+        assert [np.abs(a - b).max() > 1e-3 for a, b in moved] == [False, False, True, True]
+
     def test_of_a_rule_that_began_with_none(self):
         """Its steps have no decay to set, and the error says what to do."""
         optimizer = fg.PerWeight("adamw", [fg.Rule("bias", weight_decay=0.0)])

@@ -115,6 +115,13 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
         self.epsilon_inside = bool(epsilon_inside)
         self.min_weight = checked_min_weight(min_weight)
 
+    def __getattr__(self, name: str) -> Any:
+        """Return the policy under its former name."""
+        if name != "decay":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warn("AdaptiveMoments.decay", "averaging")
+        return self.averaging
+
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Build the optimizer: create the two moments of each of `variables`."""
         if self.built:

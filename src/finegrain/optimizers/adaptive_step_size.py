@@ -259,7 +259,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """
         inner = self._inner.optimizer
         if self.built and self._was_drift:
-            store = self._with_averages(store)
+            # Once: what is saved from now on is that of its rule.
+            self._was_drift, store = False, self._with_averages(store)
         if not isinstance(inner, PerWeight) or not self.built:
             super().load_own_variables(store)
             return

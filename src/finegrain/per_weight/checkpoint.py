@@ -181,7 +181,8 @@ def load_in_order(optimizer: Any, arrays: Sequence[Any]) -> None:
         known = set(map(id, counts))
         apart = [*own, *counts, *(v for v in of_groups if id(v) not in known), *rest]
         start = len(own)
-        arrays = [*arrays[:start], *np.ravel(arrays[start]), *arrays[start + 1 :]]
+        together = [count for array in arrays[start : start + 1] for count in np.ravel(array)]
+        arrays = [*arrays[:start], *together, *arrays[start + 1 :]]
         if not _fit(arrays, apart):
             raise ValueError(
                 f"The saved state of optimizer {optimizer.name!r} is that of other weights or "

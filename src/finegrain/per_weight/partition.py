@@ -38,7 +38,9 @@ class Group:
         self.outcome = outcome
         rate = GroupLearningRate(book, outcome)
         template = book.template_of(outcome)
-        self.optimizer = template.make(rate, outcome.weight_decay, name=name)
+        # One that can be set takes its place at each step, and 0 would leave it out of the step.
+        decay = outcome.weight_decay if outcome.decay is None else 1.0
+        self.optimizer = template.make(rate, decay, name=name)
         self.weights: list[keras.Variable] = []
         # Those that `exclude_from_weight_decay` was told of.
         self.undecayed: list[keras.Variable] = []

@@ -94,7 +94,7 @@ class LiveRule:
             "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
             OWN_RATE: None if rule.learning_rate is None else own,
             "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
-            "weight_decay": rule.weight_decay or None,
+            "weight_decay": rule.weight_decay if rule.may_decay else None,
         }
         self.numbers = {
             name: numbers.add(name, value)

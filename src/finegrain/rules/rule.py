@@ -125,6 +125,8 @@ class Rule:
         # Whether a multiplier that becomes 0 holds the weights. One that is 1 is left out of the
         # step, which a rule that never holds should not change.
         self.may_hold = trainable is not None or self.learning_rate_multiplier != 1.0
+        # Whether the step has a weight decay that can be set: not if it is 0 from the beginning.
+        self.may_decay = bool(self.weight_decay)
         # What setting a multiplier has made of a rule that says `trainable` only.
         self.scale = 1.0
         if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
@@ -187,6 +189,7 @@ class Rule:
             "label": self.name,
             # What a number that has changed since does not tell.
             "may_hold": self.may_hold,
+            "may_decay": self.may_decay,
             "scale": self.scale,
         }
 
@@ -201,7 +204,7 @@ class Rule:
                 return keras.saving.deserialize_keras_object(value, custom_objects)
             return value
 
-        kept = ("label", "may_hold", "scale")
+        kept = ("label", "may_hold", "may_decay", "scale")
         arguments = {key: restored(value) for key, value in config.items() if key not in kept}
         for key in ("weights", "gradient"):
             if isinstance(arguments.get(key), (list, tuple)):
@@ -217,6 +220,7 @@ class Rule:
         # Files of the first release have the label alone.
         rule.name = config.get("label", rule.name)
         rule.may_hold = config.get("may_hold", rule.may_hold)
+        rule.may_decay = config.get("may_decay", rule.may_decay)
         rule.scale = config.get("scale", rule.scale)
         return rule
 
@@ -275,8 +279,8 @@ class Outcome:
         rate: The rule that names the multiplier or the rate.
         optimizer: The rule that names the optimizer.
         trainable: The rule that names `trainable`.
-        decay: The rule that names a weight decay > 0.
-        weight_decay: Its value; 0 where a rule names that, which leaves decay out of the step.
+        decay: The rule that names a weight decay which can be set.
+        weight_decay: The weight decay that a rule names; with 0, and no `decay`, there is none.
     """
 
     rules: tuple[int, ...]
@@ -305,7 +309,7 @@ def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
             trainable = index
         if rule.weight_decay is not None:
             weight_decay = rule.weight_decay
-            decay = index if weight_decay else None
+            decay = index if rule.may_decay else None
     return Outcome(tuple(selected), rate, optimizer, trainable, decay, weight_decay)
 
 
