@@ -65,9 +65,10 @@ demo: $(call stamp,demo-$(demo_backend))
 # What backends other than `one_backend` leave out, and how large the tier `real` is.
 test: others = not one_backend and not full
 test: export FINEGRAIN_REAL ?= small
-# Compiling takes longer than what is compiled: with little optimization JAX needs a sixth less.
-# Processes that tests start do as they do: what two of them compute is compared. `make test-all`
-# and `make test-real` have all of it.
+# Compiling takes longer than what is compiled: with little optimization and the plainest code XLA
+# needs less than half as long. Processes that tests start do as they do: what two of them compute
+# is compared. `make test-all` and `make test-real` compile as usual.
+test: export XLA_FLAGS ?= --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test: export JAX_DISABLE_MOST_OPTIMIZATIONS = 1
 test-all: others = not one_backend
 test-all: export FINEGRAIN_XLA = 1

@@ -78,9 +78,10 @@ class Elsewhere:
 def on_devices(module: str, devices: int, folder: Path) -> list[np.ndarray]:
     """What `python -m module devices file` writes to the file, on JAX with so many devices."""
     file = folder / f"{devices}.npz"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, "-m", module, str(devices), str(file)],
-        env=environment("jax") | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env=environment("jax") | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         check=False,

@@ -101,3 +101,10 @@ def test_a_mode_by_its_place():
     assert isinstance(optimizer.rule, fg.optimizers.SignGains)
     with pytest.raises(ValueError, match="`mode` should be one of 'scale', 'product', 'sign'"):
         fg.optimizers.AdaptiveStepSize("sgd", mode="both")
+
+
+def test_helpers_that_go():
+    with deprecated("Rule.selects goes.* Use .*describe"):
+        assert fg.Rule("bias", trainable=False).selects(keras.Variable(0.0, name="bias"))
+    with deprecated(r"tagging.vocabulary goes.* Use .*chain"):
+        assert fg.tagging.vocabulary([["a", "b"], [], ["a"]]) == {"a", "b"}

@@ -54,7 +54,7 @@ def chosen(asked: str | None, configured: str | None, installed: Sequence[str]) 
 
 def settle_backend() -> None:
     """Set KERAS_BACKEND to an installed backend, and say which if nobody had set it."""
-    if "keras" in sys.modules:  # it has its backend, as under `python -m finegrain`
+    if "keras" in sys.modules:  # Keras has its backend already, as under `python -m finegrain`
         return
     asked = os.environ.get("KERAS_BACKEND")
     settings = _settings_file()
@@ -64,7 +64,7 @@ def settle_backend() -> None:
         named = f", which {settings} names" if backend == configured else ""
         say(f"KERAS_BACKEND is not set: taking {backend}{named}.")
     os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of itself as it loads
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # quiet TensorFlow's messages at import
 
 
 def load_commands() -> ModuleType:

@@ -77,7 +77,7 @@ Seed = Annotated[
     typer.Option(min=0, max=2**32 - 1, help="Of weights, order, held-out sentences."),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
-# Far beyond use, and what Keras can count.
+# Far beyond any use, and still within what Keras can count.
 MOST = 1_000_000
 
 

@@ -213,6 +213,11 @@ class TestPrinting:
         assert description.to_dicts() == description.groups() == []
         assert "0 weights" in str(description)
 
+    def test_no_model(self):
+        """What is no model is refused by name."""
+        with pytest.raises(TypeError, match=r"a Keras model or layer.*model='encoder'"):
+            fg.PerWeight("sgd").describe("encoder")
+
     def test_small_model_has_a_line_a_weight(self):
         """Each weight's line has its path, shape, multiplier, rate and rules."""
         optimizer = optimizer_with(rule("head/bias", 0.125, name="mine"), weight_decay=0.25)

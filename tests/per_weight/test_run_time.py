@@ -125,10 +125,10 @@ class TestSetMultiplier:
         ("other", "cure"),
         [
             ({"weight_decay": 0.0}, "no `learning_rate_multiplier` to set: give it one"),
-            ({"weight_decay": 0.1}, r"`weight_decay`, which `set\(rule, weight_decay=...\)` sets"),
+            ({"weight_decay": 0.1}, r"`weight_decay` by `set\(rule, weight_decay=...\)`"),
             ({"gradient": fg.gradients.Sign()}, "no `learning_rate_multiplier` to set: give it"),
-            ({"learning_rate": 0.1}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
-            ({"optimizer": "adam"}, "`learning_rate`, which `set\\(.*`set_learning_rate`"),
+            ({"learning_rate": 0.1}, "`learning_rate` by `set\\(.*`set_learning_rate`"),
+            ({"optimizer": "adam"}, "`learning_rate` by `set\\(.*`set_learning_rate`"),
         ],
     )
     def test_a_rule_without_one(self, other, cure):

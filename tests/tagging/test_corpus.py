@@ -8,7 +8,6 @@ from finegrain.tagging.corpus import (
     CorpusError,
     read_columns,
     read_segmented,
-    vocabulary,
     write_segmented,
 )
 
@@ -207,8 +206,3 @@ def test_an_error_survives_pickling(file):
     with pytest.raises(CorpusError) as caught:
         read_segmented(file)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-
-
-def test_vocabulary():
-    assert vocabulary([["the", "cat"], [], ["the", "mat"]]) == {"the", "cat", "mat"}
-    assert vocabulary([]) == set()

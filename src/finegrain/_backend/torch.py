@@ -58,7 +58,7 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
     """Call `function` on the host if `condition` holds; a compiled step is interrupted for it."""
     if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return False
-    # What comes back from the host cannot be traced.
+    # A value from the host cannot be traced.
     uncompiled: Any = torch.compiler.disable(neutral.call_if)
     return uncompiled(condition, function, tensors)
 

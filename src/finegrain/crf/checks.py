@@ -51,7 +51,7 @@ def checked_chain(
         emissions = ops.where(valid[:, :, None], emissions, 0.0)
     time = emissions.shape[1]
     per_step = len(transitions.shape) == 4
-    if time == 0:  # Loops need a position, be it a masked one.
+    if time == 0:  # Loops need at least one position, which may be masked.
         emissions = ops.pad(emissions, ((0, 0), (0, 1), (0, 0)))
         valid = ops.zeros_like(emissions[:, :, 0], dtype="bool")
     elif per_step:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finegrain.crf.constraints import Constraints
 
-# As many tags of a sequence are shown.
+# How many tags of a sequence an error shows.
 SHOWN = 40
 
 

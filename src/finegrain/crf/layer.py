@@ -120,7 +120,7 @@ class CRF(keras.layers.Layer):
                 f"With use_projection=False the inputs are the scores of {self.num_tags} tags. "
                 f"Received: input_shape={input_shape}"
             )
-        # Sums along the chain need all digits: no autocast to half precision.
+        # Sums along the chain need every digit: no autocast to half precision.
         if self.use_transitions:
             self.transitions = self.add_weight(
                 name="transitions",

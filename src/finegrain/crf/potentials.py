@@ -57,12 +57,12 @@ def unpack(potentials: Tensor) -> Potentials:
     if len(shape) != 3 or shape[2] is None or shape[2] < 2:
         raise ValueError(_NOT_POTENTIALS.format(shape))
     num_tags = shape[2] - 1
-    # While a model is exported the time may be a symbol, which cannot be compared.
+    # During an export the time may be a symbol, which cannot be compared.
     if isinstance(shape[1], int) and shape[1] < num_tags + 2:
         raise ValueError(_NOT_POTENTIALS.format(shape))
     # Counted from the end: with bounds that are numbers, TensorFlow keeps the static sizes.
     upper, lower = potentials[:, : -num_tags - 2], potentials[:1, -num_tags - 2 :, :num_tags]
-    # All examples carry the same scores: those of the first will do.
+    # All examples carry the same scores: take the first's.
     shared = ops.sum(lower, axis=0)
     return Potentials(
         emissions=upper[:, :, :num_tags],

@@ -36,7 +36,7 @@ def sample(chain: Chain, n: int, seed: Any) -> Tensor:
     columns = log_space.columns(chain)
     batch, time = ops.shape(scores.emissions)[:2]
     noise = keras.random.uniform((time, n, batch, 1), dtype=emission.dtype, seed=seed)
-    # Less than 1 also after rounding, so that some tag is always drawn.
+    # Below 1 even after rounding, so that some tag is always drawn.
     noise = noise * (1 - 4 * float(np.finfo(keras.backend.standardize_dtype(noise.dtype)).eps))
 
     def step(tag: Tensor, xs: Any) -> Any:

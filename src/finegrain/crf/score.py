@@ -39,7 +39,7 @@ def score(chain: Chain, tags: Tensor) -> Tensor:
         rows = ops.take_along_axis(transitions, ops.broadcast_to(index, shape), axis=2)
         moves = ops.sum(ops.where(here, rows[:, :, 0], zeros), axis=2)
     else:
-        # Within bounds also for tags that are none, which a compiled step cannot refuse.
+        # Keep invalid tags within bounds: a compiled step cannot refuse them.
         pairs = ops.clip(before * num_tags + tags, 0, num_tags**2 - 1)  # (B, T)
         moves = ops.take(ops.reshape(transitions, (-1,)), pairs, axis=0)
     used = ops.where(ops.logical_and(here, valid[:, :, None]), emissions, zeros)

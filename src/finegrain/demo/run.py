@@ -105,7 +105,7 @@ def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> 
         for name, options in settings.items():
             started = perf_counter()
             segmenter = Segmenter("cnn", seed=seed, **options)
-            # No epoch is chosen by the test topics: a share of the training sentences chooses.
+            # A share of the training sentences chooses the epoch, never the test topics.
             segmenter.fit(
                 corpus.train,
                 epochs=epochs,
@@ -120,7 +120,7 @@ def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> 
     def written(what: str, path: Path, write: Callable[[Path], Path | None]) -> Path | None:
         try:
             return write(path)
-        except OSError as error:  # such as a full disk: what came out is told all the same
+        except OSError as error:  # such as a full disk: show the result all the same
             failures[what] = f"{path} cannot be written: {error.strerror or error}"
             return None
 

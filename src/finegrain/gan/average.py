@@ -41,7 +41,7 @@ class WeightAverage(keras.layers.Layer):
             self.add_weight(
                 shape=weight.shape,
                 dtype=weight.dtype,
-                # A copy: JAX gives the buffers of variables away.
+                # Copy: JAX donates the buffers of variables.
                 initializer=lambda shape, dtype, weight=weight: ops.copy(weight),
                 trainable=False,
                 name=f"average_{i}",

@@ -11,7 +11,7 @@ from keras import ops
 Tensor = Any
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
-# Each pair: the discriminator's loss of (real, fake) scores, the generator's of fake scores.
+# Pairs of the discriminator's loss, of (real, fake) scores, and the generator's, of fake scores.
 LOSSES: dict[str, Pair] = {
     "hinge": (
         lambda real, fake: ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)),

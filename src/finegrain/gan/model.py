@@ -195,11 +195,11 @@ class GAN(keras.Model):
         if sample_weight is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
         real, labels = x if isinstance(x, list | tuple) else (x, y)
-        # In `train_on_batch` they are arrays still.
+        # `train_on_batch` passes arrays.
         real = ops.convert_to_tensor(real)
         labels = None if labels is None else ops.convert_to_tensor(labels)
         self._check_labels(labels is not None)
-        added = list(self.losses)  # by the call on real samples, and on the weights
+        added = list(self.losses)  # by the call on real samples, and by regularizers
         if training and self.average is not None:
             self.average.update(self.generator)
 

@@ -65,7 +65,7 @@ def build_networks(generator: Any, discriminator: Any, latent_dim: int, input_sh
     """Create the weights of both networks, for the shape of samples or of (samples, labels)."""
     is_pair = isinstance(input_shape[0], list | tuple)
     samples, *labels = map(tuple, input_shape if is_pair else [input_shape])
-    # Shapes do not tell what labels are; integers serve layers of numbers as well.
+    # Shapes do not tell labels from numbers; integers suit layers that take either.
     labels = [keras.KerasTensor(shape, "int32") for shape in labels]
     with backend.outside_of_graphs():
         for network, shape in ((generator, (samples[0], latent_dim)), (discriminator, samples)):

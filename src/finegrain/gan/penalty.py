@@ -16,7 +16,7 @@ from finegrain.routing.overlay import Overlay
 
 Tensor = Any
 
-# Each kind with its usual weight.
+# The usual weight of each kind.
 KINDS = {"wgan_gp": 10.0, "r1": 10.0}
 
 
@@ -67,7 +67,7 @@ class GradientPenalty(NamedTuple):
         squared = ops.sum(slope**2, axis=tuple(range(1, len(slope.shape))))
         if self.kind == "r1":
             return self.weight * ops.mean(squared) / 2
-        # So that the root has a slope at 0, too.
+        # This gives the root a slope at 0.
         return self.weight * ops.mean((ops.sqrt(squared + 1e-12) - 1) ** 2)
 
 
@@ -78,7 +78,7 @@ def _slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     def total(x: Tensor) -> tuple[Tensor, list[Tensor]]:
         with Overlay() as scope:
             scores = critic(x)
-        # JAX lets values out as outputs only.
+        # On JAX a value leaves a traced function only as its output.
         updates = [(v, value) for v, value in scope.updates() if not v.trainable]
         updated.extend(v for v, _ in updates)
         return ops.sum(widened(scores)), [value for _, value in updates]

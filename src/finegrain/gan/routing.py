@@ -60,7 +60,7 @@ def generator_score(
         return call(constant_weights(discriminator), fake)
     if routing == "reversal":
         return None
-    # What it updates is left to the other call: with two dropout masks gradients would not cancel.
+    # The other call updates the state: with two dropout masks gradients would not cancel.
     with Overlay():
         return call(discriminator, fake)
 
@@ -82,6 +82,6 @@ def generator_loss(
         return loss(score)
     value = loss(fake_score)
     constant = ops.stop_gradient(value)
-    if routing == "reversal":  # the gradient comes with that of the discriminator's loss
+    if routing == "reversal":  # the discriminator's loss brings the gradient
         return constant
     return constant + (loss(score) - value)

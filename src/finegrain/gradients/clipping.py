@@ -101,7 +101,7 @@ class ClipNorm(GradientTransform):
         return [scaled(gradient, scale) for gradient, scale in zip(gradients, scales, strict=True)]
 
     def _scale(self, size: Any) -> Any:
-        # A norm that is NaN stays in sight: the scale is NaN.
+        # A NaN norm must stay visible: the scale becomes NaN.
         return ops.where(size <= self.max_norm, ops.ones_like(size), self.max_norm / size)
 
     def get_config(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def norm(values: Any, order: float, axis: Any = None, keepdims: bool = False) ->
         return ops.sum(ops.abs(values), axis=axis, keepdims=keepdims)
     largest = ops.max(ops.abs(values), axis=axis, keepdims=True, initial=0)
     if order == 2:
-        # By the largest, so that no square overflows or vanishes.
+        # Divide by the largest, so that no square overflows or vanishes.
         unit = ops.where((largest > 0) & ops.isfinite(largest), largest, ops.ones_like(largest))
         return ops.sqrt(ops.sum(ops.square(values / unit), axis=axis, keepdims=keepdims)) * (
             unit if keepdims else ops.squeeze(unit, axis=axis)

@@ -130,7 +130,7 @@ class Dropout(GradientTransform):
         thinned = []
         for gradient in tensors(gradients):
             kept = keras.random.uniform(gradient.shape, seed=self.generator) >= self.rate
-            # Not a product: what is dropped is 0, also where the gradient is not finite.
+            # Select, not multiply: a dropped component is 0 even if the gradient is not finite.
             thinned.append(ops.where(kept, gradient / (1 - self.rate), ops.zeros_like(gradient)))
         return thinned
 

@@ -221,7 +221,7 @@ class _DividedWeights:
 
     def _divide(self, variable: Any) -> None:
         if variable._value is None:
-            # Made while Keras traces shapes: the value comes later, by the initializer.
+            # Made while Keras traces shapes: the initializer sets the value later.
             variable._initializer = _divided_initializer(variable._initializer, self.scale)
         else:
             variable.assign(variable.value / self.scale)

@@ -201,7 +201,7 @@ class AdaptiveMoments(keras.optimizers.Optimizer):
             config["averaging"] = keras.saving.deserialize_keras_object(
                 config["averaging"], custom_objects
             )
-        # What the first release took is restored, also where it is refused by now.
+        # Restore what the first release accepted, even where it is refused today.
         min_weight = config.pop("min_weight", 0.0)
         optimizer = super().from_config(config, custom_objects)
         try:

@@ -259,7 +259,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """
         inner = self._inner.optimizer
         if self.built and self._was_drift:
-            # Once: what is saved from now on is that of its rule.
+            # Only once: from now on the rule's own state is saved.
             self._was_drift, store = False, self._with_averages(store)
         if not isinstance(inner, PerWeight) or not self.built:
             super().load_own_variables(store)

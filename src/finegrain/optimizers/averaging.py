@@ -298,7 +298,7 @@ def _value(averaging: Callable[[Any], Any], step: int) -> float | None:
 
 
 def _at_most_one(weight: Any) -> Any:
-    # Rounding may take the first one beyond.
+    # Rounding may carry the first one past 1.
     return ops.minimum(weight, 1.0)
 
 

@@ -9,7 +9,7 @@ import keras
 from finegrain._backend import backend
 from finegrain.per_weight.optimizer import PerWeight
 
-# Why the step of an optimizer cannot be taken at another size.
+# Reasons why an optimizer's step cannot be resized.
 REFUSED = {
     "Lion": "it moves every weight by the same amount, however small its gradient",
     "Lamb": "it sizes each step by the weight already",

@@ -15,7 +15,7 @@ from finegrain._checks import checked_positive, finite
 
 Tensors = Sequence[Any]
 
-# Of the exponent: exp of more is no float32.
+# Bound of the exponent: exp of more overflows float32.
 LARGEST = 80.0
 TINY = 1e-30
 # How much of an average a step keeps: of gradients and slopes, of squared slopes and of squared
@@ -298,12 +298,12 @@ class Scale(StepSizeRule):
         ways, gradient = lists.values(step.first), lists.norm(step.gradients)
         size = gradient * lists.norm(ways)
         cosine = -lists.dot(step.gradients, ways) / (size + TINY)
-        # There is none before the second step, and where there is no gradient.
+        # No slope exists before the second step, or without a gradient.
         known = ops.logical_and(size > 0, ops.isfinite(cosine))
         growth = self._growth(step, gradient, ops.where(known, cosine, 0.0), known)
         log = self._bounded(log_scale + growth, step)
         log_scale.assign(log)
-        # By the step at rate 1: in its own size the way would turn as soon as it shrinks.
+        # Take the step at rate 1: at its own size the way would turn as soon as it shrinks.
         taken = ops.cast(step.taken, "float32")
         lists.accumulate(step.first, step.steps, 1 - FADING / (taken + FIRST_ONES))
         return lists.multiples(step.steps, step.rate * ops.exp(log))
@@ -323,7 +323,7 @@ class Scale(StepSizeRule):
         slope = ops.where(known, cosine * gradient, 0.0)
         mean = _averaged(step.numbers[1], slope, SMOOTHING)
         square = _averaged(step.numbers[2], slope * slope, SPREAD)
-        # As they begin with 0, the sum of their weights is not 1 at first.
+        # The averages begin at 0, so that their weights do not add up to 1 at first.
         count = ops.maximum(taken, 1.0)
         mean, square = mean / (1 - SMOOTHING**count), square / (1 - SPREAD**count)
         usual = self._usual(step.numbers[3], gradient)
@@ -351,7 +351,7 @@ class Scale(StepSizeRule):
     def _bounded(self, log: Any, step: Step) -> Any:
         """Bound the log of the scale, at the first step and at each, by the norm of the weights."""
         count = sum(math.prod(weight.shape) for weight in step.weights)
-        # Weights of 0 can move, too.
+        # Let weights of 0 move, too.
         size = ops.maximum(backend.lists.norm(step.weights), 1e-3 * math.sqrt(count))
         unit = ops.log(size / (step.rate * backend.lists.norm(step.steps) + TINY))
         if self.first_step is not None:
@@ -369,7 +369,7 @@ def _averaged(average: Any, value: Any, keep: float) -> Any:
     return value
 
 
-# What the first release called the rules, and the arguments that it took for each.
+# The first release's names of the rules, with the arguments that each took.
 _FORMER: dict[str, tuple[type[StepSizeRule], tuple[str, ...]]] = {
     "scale": (Scale, ("gain_rate", "tolerance", "max_change", "first_step")),
     "product": (ProductGains, ("gain_rate",)),

@@ -120,7 +120,7 @@ def load(optimizer: Any, store: Any) -> None:
     if optimizer._guard is not None:
         optimizer._guard.forget()
     if "iterations" in names and not any(name.endswith(":place") for name in names):
-        return  # saved before there was anything to save
+        return  # saved before the optimizer was built
     optional = {"skipped_steps"}
     missing = [name for name, found in filled.items() if not found and name not in optional]
     if missing:
@@ -235,7 +235,7 @@ def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
     live = optimizer._book.rules[index]
     rule = live.rule
     if optimizer.built and optimizer._from_file is None:
-        # By now it is known what a function selects.
+        # By now the weights that a function selects are known.
         rule = rule.selecting(
             [
                 weight

@@ -24,7 +24,7 @@ from finegrain.per_weight.places import places
 from finegrain.per_weight.rulebook import LiveRule, Rulebook
 from finegrain.rules.rule import Outcome
 
-# As text lines are as long as they are; a console of rich has a width.
+# Plain text does not wrap lines; a rich console has a width.
 WIDEST = 10_000
 NARROWEST = 16
 
@@ -134,9 +134,9 @@ class Description:
         table = self._table(rows, folded, bool(gradients), console, options)
         yield table
         if not inline:
-            # Long names, once each.
+            # Each long name once.
             yield from (Text(f"rule {i}: {_short(name)}") for i, name in enumerate(names, 1))
-        # With all their arguments, once each.
+        # Each one once, with all its arguments.
         yield from (
             Text(f"gradient {i}: {', '.join(gradient)}") for i, gradient in enumerate(gradients, 1)
         )
@@ -178,7 +178,7 @@ class Description:
                 made.add_row(Text(_broken(row[0], room)), *row[1:-1], rules)
             return made
 
-        # At their narrowest the others leave so much: rules are broken first, between their names.
+        # The width that the others leave at their narrowest: rules wrap first, between names.
         wide = options.update(width=WIDEST)
         others = Measurement.get(console, wide, table(WIDEST, narrow=True))
         return table(max(options.max_width - (others.maximum - longest), NARROWEST))

@@ -63,7 +63,7 @@ class Guard:
         self.weights = list(weights)
         self.skipped = add_variable("skipped_steps", ())
         self.counts = add_variable("nonfinite_gradients", (len(self.weights),))
-        # What was raised for already.
+        # The dropped steps that have raised an error already.
         self._reported = 0
         self._reported_counts = np.zeros(len(self.weights), "int64")
 

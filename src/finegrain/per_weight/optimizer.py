@@ -528,8 +528,13 @@ class PerWeight(keras.optimizers.Optimizer):
             programs.
 
         Raises:
+            TypeError: if `model` is no Keras model or layer.
             ValueError: if there are no weights yet, or a selector selects none.
         """
+        if model is not None and not hasattr(model, "trainable_variables"):
+            raise TypeError(
+                f"`describe` takes a Keras model or layer, or nothing. Received: model={model!r}"
+            )
         weights = self._trainable_variables if model is None else model.trainable_variables
         if not weights:
             cure = "give it a model, or build the optimizer: its first step does"
@@ -564,7 +569,7 @@ class PerWeight(keras.optimizers.Optimizer):
         keeps its value, with a warning that names it.
         """
         if not self.built and self._problems:
-            return  # it is known already that the rules do not fit
+            return  # an earlier call has found that the rules do not fit
         if not self.built:
             warnings.warn(
                 f"The saved state is not loaded: optimizer {self.name!r} has no variables for it "
@@ -648,7 +653,7 @@ class _Step:
 
     def __init__(self, weights: list[keras.Variable]) -> None:
         self.weights = weights
-        # As the loss gave them; set where they are recorded.
+        # The gradients as the loss gave them, if they are recorded.
         self.gradients: list[Any] = []
 
 

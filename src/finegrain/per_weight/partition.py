@@ -42,7 +42,7 @@ class Group:
         decay = outcome.weight_decay if outcome.decay is None else 1.0
         self.optimizer = template.make(rate, decay, name=name)
         self.weights: list[keras.Variable] = []
-        # Those that `exclude_from_weight_decay` was told of.
+        # The weights given to `exclude_from_weight_decay`.
         self.undecayed: list[keras.Variable] = []
         self.decays: bool | None = None
 
@@ -115,7 +115,7 @@ class FromFile:
 
     def __init__(self, selection: Sequence[Sequence[Any]]) -> None:
         self.selection = [tuple(entry) for entry in selection]
-        # What the rules could not find in the model that was loaded.
+        # What the rules did not find in the loaded model.
         self.problems: list[str] = []
 
     def of(self, variables: Sequence[keras.Variable]) -> list[Selected] | None:
@@ -143,7 +143,7 @@ def select(
         ValueError: if a rule selects none of them.
     """
     if not variables:
-        return []  # Keras builds the optimizer of a legacy `.h5` file so
+        return []  # Keras builds the optimizer of a legacy `.h5` file without weights
     if saved is not None:
         saved.problems = []
         known = saved.of(variables)
@@ -188,13 +188,13 @@ class Partition:
         self.groups = tuple(groups)
         self.transforms = tuple(transforms)
         self._group_of = {key(weight): group for group in groups for weight in group.weights}
-        # The step counts of all groups, where one variable is better than many.
+        # The step counts of all groups, where one variable is faster than many.
         self.counts: keras.Variable | None = None
         if groups and backend.COUNTS_TOGETHER:
             self.counts = keras.Variable(
                 "zeros", shape=(len(groups),), dtype="int32", trainable=False, name="counts"
             )
-        # The last answer of `places_in`: the variables that it was asked of, and what it was.
+        # The last answer of `places_in`, and the variables that it was about.
         self._asked: list[int] = []
         self._answer: list[list[int]] = []
 

@@ -162,7 +162,7 @@ class Rulebook:
         ]
         if self._numbers.configured:
             self._numbers.variable = add_variable(self._numbers.configured)
-        # What torch, which runs Python at each step, need not compute again; and from what.
+        # What torch, which runs Python at each step, need not compute again, and its inputs.
         self._memo: dict[tuple[str, Any], Any] = {}
         self._made_from: list[tuple[Any, int]] = []
 
@@ -382,8 +382,8 @@ def _why_not(name: str, rules: Sequence[LiveRule]) -> str:
     others = [other for other in numbers if other in SETTABLE]
     if others:
         former = {"learning_rate": "set_learning_rate", "trainable": "set_trainable"}
-        instead = " or ".join(
-            f"`{other}`, which `set(rule, {other}=...)` sets"
+        instead = " and ".join(
+            f"`{other}` by `set(rule, {other}=...)`"
             + (f" (formerly `{former[other]}`)" if other in former else "")
             for other in others
         )

@@ -49,7 +49,7 @@ def with_gradients(
     extended = PerWeight(
         book.template.optimizer, rules, nonfinite=optimizer.nonfinite, name=optimizer.name
     )
-    # What was set since it was made.
+    # Settings made after construction.
     extended.learning_rate = (
         learning_rate.value if isinstance(learning_rate, keras.Variable) else learning_rate
     )

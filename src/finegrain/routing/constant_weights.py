@@ -11,7 +11,7 @@ from keras import ops
 from finegrain._backend import backend
 from finegrain.routing.overlay import Overlay, create_weights, is_built
 
-# They compute with tensors of their own, not with the values of their Keras variables.
+# These compute with tensors of their own, not with the values of their Keras variables.
 _OPAQUE = (keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper)
 
 

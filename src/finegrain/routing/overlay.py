@@ -35,7 +35,7 @@ class Overlay(keras.StatelessScope):
 
     def __enter__(self) -> Overlay:
         super().__enter__()
-        # All at once and here, not at the first use, which may be inside a loop or a condition.
+        # Read all of them here: the first use may be inside a loop or a condition.
         for variable in self.variables:
             value = self._value_around(variable)
             if value is not None:
@@ -53,7 +53,7 @@ class Overlay(keras.StatelessScope):
         return None if outer is None else outer.get_current_value(variable)
 
     def _value_around(self, variable: Any) -> Tensor | None:
-        # Not `variable.value`, which mixed precision around would cast.
+        # `variable.value` would be cast under mixed precision.
         outer = self.original_scope
         value = None if outer is None else outer.get_current_value(variable)
         return variable._value if value is None else value
@@ -110,6 +110,6 @@ def create_weights(layer: keras.layers.Layer, args: Any, kwargs: Any) -> None:
     try:
         layer(*args, **kwargs)
     except Exception:
-        # A layer that cannot be traced will do in eager mode, once it has its weights.
+        # A layer that cannot be traced works in eager mode once it has its weights.
         if not is_built(layer):
             raise

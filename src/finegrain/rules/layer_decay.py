@@ -124,7 +124,7 @@ def _levels_of_model(model: keras.Model) -> list[list[Any]]:
     last = max(index for index, key in enumerate(keys) if key)
     levels: list[list[Any]] = [parts[:first]] if first else []
     of_block: dict[Any, list[Any]] = {}
-    waiting: list[Any] = []  # between two blocks: with the next
+    waiting: list[Any] = []  # layers between two blocks, which join the next one
     for part, key in zip(parts[first : last + 1], keys[first : last + 1], strict=True):
         if key is None:
             waiting.append(part)
@@ -149,7 +149,7 @@ def _block_keys(names: Sequence[str]) -> list[tuple[str, int] | None]:
         (f"{name}_", 0) if key is None and f"{name}_" in families else key
         for name, key in zip(names, keys, strict=True)
     ]
-    # A single one is no row of blocks.
+    # One block alone is not a row of blocks.
     blocks = Counter(family for family, _ in {key for key in keys if key is not None})
     return [None if key is None or blocks[key[0]] < 2 else key for key in keys]
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain import _deprecated
 from finegrain._checks import checked_number
 from finegrain.gradients.function import as_transforms
 from finegrain.gradients.transform import GradientTransform
@@ -147,7 +148,8 @@ class Rule:
         return None if self.template is None else self.template.optimizer
 
     def selects(self, variable: keras.Variable) -> bool:
-        """Return whether the rule selects `variable`."""
+        """Return whether the rule selects `variable`; goes with the next release."""
+        _deprecated.warn("Rule.selects", "PerWeight.describe(model), which shows what rules select")
         return any(select(selector, [variable])[0] for selector in self.selectors)
 
     def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
@@ -185,9 +187,9 @@ class Rule:
             "optimizer": None if self.template is None else self.template.serialize(),
             "trainable": self.trainable,
             "name": self.name if self.is_named else None,
-            # What it is called by default, which exact paths would not tell.
+            # The default name, which exact paths would not reveal.
             "label": self.name,
-            # What a number that has changed since does not tell.
+            # What the present numbers do not tell: they may have changed.
             "may_hold": self.may_hold,
             "may_decay": self.may_decay,
             "scale": self.scale,
@@ -212,12 +214,12 @@ class Rule:
         trainable = arguments.pop("trainable", None)
         rates = (arguments.get("learning_rate_multiplier"), arguments.get("learning_rate"))
         if trainable and 0.0 in rates:
-            # Held by its rate since it was made, in which it would contradict itself.
+            # Its rate held it from the start: `trainable` as an argument would contradict that.
             rule = cls(**arguments)
             rule.trainable = trainable
         else:
             rule = cls(**arguments, trainable=trainable)
-        # Files of the first release have the label alone.
+        # Files of the first release hold only the label.
         rule.name = config.get("label", rule.name)
         rule.may_hold = config.get("may_hold", rule.may_hold)
         rule.may_decay = config.get("may_decay", rule.may_decay)

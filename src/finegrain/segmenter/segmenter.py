@@ -192,7 +192,7 @@ class Segmenter:
             if keep_best.restore():
                 self.validation_score = keep_best.best
                 if save_to is not None and not keep_best.best_is_kept:
-                    self.save(save_to)  # Ctrl-C came while it was written.
+                    self.save(save_to)  # Ctrl-C came during the save
         return self
 
     def segment(self, text: str) -> list[str]:

@@ -4,11 +4,11 @@ from finegrain.crf.schemes import SpanScheme, TagScheme
 from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.segmenter.segmenter import Segmenter
 from finegrain.segmenter.training import TrainingDivergedError
+from finegrain.tagging import corpus as _corpus
 from finegrain.tagging.corpus import (
     CorpusError,
     read_columns,
     read_segmented,
-    vocabulary,
     write_segmented,
 )
 from finegrain.tagging.entities import BIO, BIOES, Span
@@ -32,6 +32,11 @@ __all__ = [
     "read_columns",
     "read_segmented",
     "score",
-    "vocabulary",
     "write_segmented",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "vocabulary":  # warns when it is called
+        return _corpus.vocabulary
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

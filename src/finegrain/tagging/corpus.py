@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from finegrain import _deprecated
+
 
 class CorpusError(ValueError):
     """A corpus that cannot be read or written. Its message is one line and names the file."""
@@ -152,13 +154,8 @@ def write_segmented(path: str | os.PathLike[str], sentences: Iterable[Sequence[s
 
 
 def vocabulary(sentences: Iterable[Iterable[str]]) -> set[str]:
-    """Return the set of all words in the sentences.
-
-    Example:
-        >>> from finegrain.tagging import vocabulary
-        >>> sorted(vocabulary([["the", "cat"], ["the", "mat"]]))
-        ['cat', 'mat', 'the']
-    """
+    """Return the set of all words in the sentences; goes with the next release."""
+    _deprecated.warn("finegrain.tagging.vocabulary", "set(itertools.chain(*sentences))")
     return {word for words in sentences for word in words}
 
 

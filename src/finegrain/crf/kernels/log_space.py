@@ -87,7 +87,7 @@ def forward(chain: Chain) -> tuple[Tensor, Tensor]:
     carry = (message, message[:, 0])
     (last, norm), (reaching,) = scan(step, carry, columns(chain), [message.dtype])
     total = norm + log_sum_exp(last + scores.end[None], axis=1)
-    # Where no sequence is possible nothing moves the total; the sums before that were taken apart.
+    # Without a possible sequence the total has no gradient; earlier sums were detached.
     impossible = ops.equal(total, -np.inf)
     total = ops.where(impossible, ops.full_like(total, -np.inf), total)
     return ops.where(ops.any(chain.valid, axis=1), total, ops.zeros_like(total)), reaching

@@ -80,7 +80,7 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
     return carry, tuple(array.stack() for array in outputs)
 
 
-# Elsewhere Python walks, as it does on torch.
+# On the other backends Python walks, as on torch.
 _LOOPS = {"jax": _scan_on_jax, "tensorflow": _scan_on_tensorflow}
 
 

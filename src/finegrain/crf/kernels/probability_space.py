@@ -114,13 +114,13 @@ def counts(chain: Chain) -> tuple[Tensor, Scores, Tensor]:
     used = Scores(
         emissions=marginals,
         transitions=ops.einsum("tib,tjb->bij", walk.before, share) * moves,
-        # Of a forbidden first tag, what the floor put there is left.
+        # A forbidden first tag still holds what the floor put there.
         start=only(start > 0, ops.sum(only(is_first[:, :, None], marginals), axis=1)),
         end=ops.sum(only(is_last[:, :, None], marginals), axis=1),
     )
     ended = ops.log(ops.where(some, ops.maximum(ending, floor), ops.ones_like(ending)))
     met = ops.logical_or(ending >= least, ops.logical_not(some))
-    # Shares add up to 1 / overlap. Of overlaps themselves a compiler would make a loop more.
+    # Shares add up to 1 / overlap. A compiler would need one more loop for the overlaps themselves.
     least_overlap = 1.0 / (chain.scores.num_tags * ops.max(share, initial=0.0))
     certified = ops.logical_and(least_overlap >= least, ops.all(right_sums >= 1))
     exact = ops.logical_and(certified, ops.all(met))

@@ -76,6 +76,60 @@ class Found(NamedTuple):
     backward: Any
 
 
+class _Scaled(NamedTuple):
+    """Scores lowered by their peaks, and what keeps sums of their exponentials normal numbers.
+
+    Attributes:
+        peak: (B, T) what emissions are lowered by.
+        peaks: What transitions, start and end are lowered by.
+        shared: (K · K + 2 · K,) transitions, start and end, lowered.
+        narrow: Whether their range is: no sum can underflow then.
+        half: The root of a factor on exponentiated emissions.
+        floor: What messages forwards are raised by at each step.
+        apart: How many steps lie between two normalizations.
+    """
+
+    peak: Tensor
+    peaks: Any
+    shared: Tensor
+    narrow: bool
+    half: float
+    floor: float
+    apart: int
+
+
+class _Gold(NamedTuple):
+    """Given tags, (T, B), their pairs as indices, (T − 1, B), and their score but for the ends."""
+
+    labels: Tensor
+    pairs: Tensor
+    terms: Tensor
+
+
+class _Messages(NamedTuple):
+    """What the walks in both directions leave.
+
+    Attributes:
+        left: (T, B, K) from the first step.
+        right: (T, B, K) from the last step.
+        marginals: (T, B, K) unnormalized.
+        overlap: (T, B) the sums of `marginals`.
+        ending: (B,) what all sequences come to after the last step.
+        norms: (T / apart, B) what was divided out on the way from the first step.
+        sums: (T / apart, B) on the way from the last one.
+        moves: (K, K) exponentiated transitions.
+    """
+
+    left: Tensor
+    right: Tensor
+    marginals: Tensor
+    overlap: Tensor
+    ending: Tensor
+    norms: Tensor
+    sums: Tensor
+    moves: Tensor
+
+
 def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
     """Compute the log-probability of tags, or, without tags, minus the log-partition.
 
@@ -87,57 +141,93 @@ def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
     Returns:
         The values (B,), and the function that weighs their gradients.
     """
-    emissions, transitions, start, end = scores
-    batch, time, num_tags = emissions.shape
-    steps = _steps(mask, batch, time, emissions.device)
-    peak = emissions.amax(2)  # (B, T)
-    shared = torch.cat([transitions.flatten(), start, end])
-    low, high = torch.aminmax(shared)
-    # A position without a possible tag is −inf, NaN is NaN: neither is narrow.
-    width = float(high - low - peak.min().clamp_max(0) * 0)
-    narrow = width <= NARROW
-    half, floor, apart = 1.0, 0.0, 1
-    if narrow:
-        shared -= high
-        peaks = (high, high, high)
-        apart = int(min(NARROW / max(width, 1e-9), GROWTH / max(math.log(num_tags), 1e-9), 64))
-        apart = max(apart, 1)
-    else:
-        limits = Limits.of(emissions.dtype)
-        half, floor = 2.0 ** (limits.scale // 2), 2.0**limits.floor
-        peak = _finite_peak(peak)
-        peaks = [_finite_peak(part.max()) for part in scores[1:]]
-        shared = torch.cat([(x - p).flatten() for x, p in zip(scores[1:], peaks, strict=True)])
-    square = num_tags * num_tags
-    start, end = shared[square:].view(2, num_tags).unbind(0)
-    gold = pairs = labels = None
-    if tags is not None:
-        labels = tags.long() if mask is None else torch.where(mask, tags, 0).long()
-        gold = (emissions.gather(2, labels[:, :, None])[:, :, 0] - peak).flatten()[steps.forwards]
-        labels = labels.flatten()[steps.forwards]  # (T, B)
-        pairs = labels[:-1] * num_tags + labels[1:]
-        gold[1:] += shared[pairs]
+    batch, time, num_tags = scores.emissions.shape
+    steps = _steps(mask, batch, time, scores.emissions.device)
+    scaled = _scaled(scores)
+    gold = None if tags is None else _gold(scores, mask, tags, scaled, steps)
+    found = _messages(scores, scaled, steps)
+    if not scaled.narrow:
+        if not _certified(found, scaled, steps):
+            return _log_space_sums(scores, mask, tags)
+        if steps.inside is not None:  # Outside messages may have died: 0 / 0.
+            for messages in (found.marginals, found.left, found.right):
+                messages.masked_fill_(~steps.inside[:, :, None], 0)
 
+    share = found.overlap.reciprocal_()
+    terms = torch.zeros_like(share) if gold is None else gold.terms  # (T, B)
+    terms[:: scaled.apart] -= (found.norms / scaled.half / scaled.half).log_()
+    if steps.inside is not None:
+        share = torch.where(steps.inside, share, 0)
+        terms = torch.where(steps.inside, terms, 0)
+    value = terms.sum(0) - found.ending.log_()
+    if gold is not None:
+        start, end = scaled.shared[-2 * num_tags :].view(2, num_tags).unbind(0)
+        row = torch.arange(batch, device=value.device)
+        value += start[gold.labels[0]] + end[gold.labels[steps.last, row]]
+    else:
+        lost = scaled.peak if mask is None else torch.where(mask, scaled.peak, 0)
+        links = steps.last * scaled.peaks[0]
+        value -= lost.sum(1) + links + scaled.peaks[1] + scaled.peaks[2]
+    if steps.inside is not None:  # A chain without a position has one sequence.
+        value = torch.where(steps.inside[0], value, 0)
+    possible = scores.start > -math.inf
+    labels, pairs = (None, None) if gold is None else (gold.labels, gold.pairs)
+    kept = (found.marginals, found.left, found.right, share, found.moves)
+    return Found(value, (*kept, possible, labels, pairs, value, *steps), _backward)
+
+
+def _scaled(scores: Scores) -> _Scaled:
+    emissions, *others = scores
+    peak = emissions.amax(2)  # (B, T)
+    shared = torch.cat([part.flatten() for part in others])
+    low, high = torch.aminmax(shared)
+    # −inf (a position without a possible tag) and NaN both fail the test of a narrow range.
+    width = float(high - low - peak.min().clamp_max(0) * 0)
+    if width <= NARROW:
+        growth = math.log(emissions.shape[2])
+        apart = int(min(NARROW / max(width, 1e-9), GROWTH / max(growth, 1e-9), 64))
+        return _Scaled(peak, (high, high, high), shared - high, True, 1.0, 0.0, max(apart, 1))
+    limits = Limits.of(emissions.dtype)
+    peaks = [_finite_peak(part.max()) for part in others]
+    shared = torch.cat([(x - p).flatten() for x, p in zip(others, peaks, strict=True)])
+    half, floor = 2.0 ** (limits.scale // 2), 2.0**limits.floor
+    return _Scaled(_finite_peak(peak), peaks, shared, False, half, floor, 1)
+
+
+def _gold(
+    scores: Scores, mask: Tensor | None, tags: Tensor, scaled: _Scaled, steps: _Steps
+) -> _Gold:
+    labels = tags.long() if mask is None else torch.where(mask, tags, 0).long()
+    terms = scores.emissions.gather(2, labels[:, :, None])[:, :, 0] - scaled.peak
+    terms = terms.flatten()[steps.forwards]  # (T, B)
+    labels = labels.flatten()[steps.forwards]
+    pairs = labels[:-1] * scores.num_tags + labels[1:]
+    terms[1:] += scaled.shared[pairs]
+    return _Gold(labels, pairs, terms)
+
+
+def _messages(scores: Scores, scaled: _Scaled, steps: _Steps) -> _Messages:
+    batch, time, num_tags = scores.emissions.shape
     # Both directions side by side: (T, B, 2, K) or (T, 2, B, K).
     axis = 2 if num_tags <= MOST_IN_BLOCKS else 1
     positions = torch.stack([steps.forwards, steps.forwards.gather(0, steps.turned)], axis)
-    both = emissions.flatten(0, 1).index_select(0, positions.flatten())
-    both.sub_(peak.flatten()[positions.flatten(), None])
-    if narrow:
+    both = scores.emissions.flatten(0, 1).index_select(0, positions.flatten())
+    both.sub_(scaled.peak.flatten()[positions.flatten(), None])
+    if scaled.narrow:
         both.exp_()
     else:
-        both.mul_(0.5).exp_().mul_(half).square_()
+        both.mul_(0.5).exp_().mul_(scaled.half).square_()
     both = both.view(*positions.shape, num_tags)
-    weights = shared.exp()
-    moves, first = weights[:square].view(num_tags, num_tags), weights[square : square + num_tags]
-    prior = weights[square:].view(2, num_tags)
-    final = prior[1]
-    if floor:
-        prior = prior + prior.new_tensor([[floor], [0.0]])
+    weights = scaled.shared.exp()
+    square = num_tags * num_tags
+    moves, prior = weights[:square].view(num_tags, num_tags), weights[square:].view(2, num_tags)
+    first, final = prior.unbind(0)
+    if scaled.floor:
+        prior = prior + prior.new_tensor([[scaled.floor], [0.0]])
     both[0].mul_(prior if axis == 2 else prior[:, None])
-    norms, sums = _walk(both, moves, floor, apart)[..., 0].unbind(axis)  # (T / apart, B) each
+    norms, sums = _walk(both, moves, scaled.floor, scaled.apart)[..., 0].unbind(axis)
     left = both.select(axis, 0)  # (T, B, K)
-    row = torch.arange(batch, device=emissions.device)
+    row = torch.arange(batch, device=both.device)
     if axis == 2:
         turned = (steps.turned * batch + row) * 2 + 1
     else:
@@ -147,42 +237,20 @@ def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
     marginals[0] = first
     torch.mm(left[:-1].flatten(0, 1), moves, out=marginals[1:].view(-1, num_tags))
     marginals.mul_(right)
-    overlap = marginals.sum(2)  # (T, B)
-    ending = left[steps.last, row] @ final  # (B,)
-    empty = None if steps.inside is None else ~steps.inside[0]
+    ending = left[steps.last, row] @ final
+    return _Messages(left, right, marginals, marginals.sum(2), ending, norms, sums, moves)
 
-    if not narrow:
-        tolerance = Limits.of(emissions.dtype).tolerance
-        least = 2.0 * floor * 2.0**-tolerance * (time + 1)
-        # As strict as `probability_space.counts`, which looks at the largest share.
-        certified = (overlap >= num_tags * least) & (sums >= 1)
-        met = ending >= least
-        if steps.inside is not None:
-            certified, met = certified | ~steps.inside, met | empty
-        if not bool(certified.all() & met.all()):
-            return _log_space_sums(scores, mask, tags)
 
-        if steps.inside is not None:  # Outside messages may have died: 0 / 0.
-            for messages in (marginals, left, right):
-                messages.masked_fill_(~steps.inside[:, :, None], 0)
-    share = overlap.reciprocal_()
-    terms = torch.zeros_like(share) if gold is None else gold  # (T, B)
-    terms[::apart] -= (norms / half / half).log_()
+def _certified(found: _Messages, scaled: _Scaled, steps: _Steps) -> bool:
+    """Tell whether nothing was lost, as strictly as `probability_space.counts` does."""
+    time, _, num_tags = found.marginals.shape
+    tolerance = Limits.of(found.marginals.dtype).tolerance
+    least = 2.0 * scaled.floor * 2.0**-tolerance * (time + 1)
+    certified = (found.overlap >= num_tags * least) & (found.sums >= 1)
+    met = found.ending >= least
     if steps.inside is not None:
-        share = torch.where(steps.inside, share, 0)
-        terms = torch.where(steps.inside, terms, 0)
-    value = terms.sum(0) - ending.log_()
-    if labels is not None:
-        value += start[labels[0]] + end[labels[steps.last, row]]
-    else:
-        lost = peak if mask is None else torch.where(mask, peak, 0)
-        links = steps.last * peaks[0]
-        value -= lost.sum(1) + links + peaks[1] + peaks[2]
-    if empty is not None:
-        value = torch.where(empty, 0, value)
-    possible = scores.start > -math.inf
-    saved = (marginals, left, right, share, moves, possible, labels, pairs, value, *steps)
-    return Found(value, saved, _backward)
+        certified, met = certified | ~steps.inside, met | ~steps.inside[0]
+    return bool(certified.all() & met.all())
 
 
 def _finite_peak(peak: Tensor) -> Tensor:
@@ -193,7 +261,7 @@ def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
     """Compute the scores' gradients: tag counts less expected counts, times (B,) weights."""
     marginals, left, right, share, moves, possible, labels, pairs, value = saved[:9]
     steps = _Steps(*saved[9:])
-    weight = torch.where(value > -math.inf, weight, 0)  # Nothing moves what is impossible.
+    weight = torch.where(value > -math.inf, weight, 0)  # An impossible sequence has no gradient
     share = (share * -weight)[:, :, None]  # (T, B, 1)
     emissions = marginals * share  # (T, B, K)
     transitions = _sum_of_products(left[:-1], right[1:] * share[1:]).mul_(moves).flatten()
@@ -204,7 +272,7 @@ def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
         emissions.scatter_add_(2, labels[:, :, None], inside[:, :, None])
         transitions.scatter_add_(0, pairs.reshape(-1), inside[1:].reshape(-1))
     row = torch.arange(len(weight), device=weight.device)
-    # Of a forbidden first tag, what the floor put there is left.
+    # A forbidden first tag still holds what the floor put there.
     start = emissions[0].sum(0).masked_fill_(~possible, 0)
     end = emissions[steps.last, row].sum(0)
     if steps.placed is not None:
