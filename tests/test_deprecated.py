@@ -84,7 +84,8 @@ def test_setters_take_no_none():
             "Scale(gain_rate=20.0, tolerance=0.1, max_change=None, first_step=0.001)",
         ),
         (
-            {"estimator": "drift", "memory": 0.9, "first_step": None},
+            # Its gain rate was that of other averages.
+            {"estimator": "drift", "gain_rate": 1.0, "memory": 0.9, "first_step": None},
             "Scale(gain_rate=20.0, tolerance=0.4, max_change=0.015, first_step=None)",
         ),
     ],
