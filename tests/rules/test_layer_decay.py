@@ -104,6 +104,25 @@ class TestModels:
         model = keras.Model(inputs, layers.Dense(1, name="head")(backbone(inputs)))
         assert of_layers(model, fg.layer_decay(model, 0.5)) == [0.125, 0.25, 0.5, 1.0]
 
+    def test_a_model_that_is_made_again(self):
+        """A second encoder, which Keras calls `encoder_1`, has the levels of the first."""
+
+        class Encoder(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.steps = [layers.Dense(2) for _ in range(3)]
+
+            def call(self, x):
+                for step in self.steps:
+                    x = step(x)
+                return x
+
+        for name in ("encoder", "encoder_1"):
+            inputs = keras.Input((2,))
+            model = keras.Model(inputs, layers.Dense(1, name="head")(Encoder()(inputs)))
+            assert model.layers[1].name == name
+            assert of_layers(model, fg.layer_decay(model, 0.5)) == [0.125, 0.25, 0.5, 1.0]
+
     def test_a_model_as_block(self):
         """Models that are numbered blocks are levels as a whole."""
 

@@ -158,10 +158,11 @@ def _parts(model: keras.Model) -> Iterator[Any]:
     """Yield the weights that the model itself has, then its layers with weights, input first."""
     inner = {id(weight) for layer in model.layers for weight in layer.weights}
     yield from (weight for weight in model.weights if id(weight) not in inner)
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        if isinstance(layer, keras.Model) and not _BLOCK.match(layer.name):
+    layers = [layer for layer in model.layers if layer.weights]
+    # A single `encoder_1` is no block: Keras numbers models of one name that a process makes.
+    keys = _block_keys([layer.name for layer in layers])
+    for layer, key in zip(layers, keys, strict=True):
+        if isinstance(layer, keras.Model) and key is None:
             yield from _parts(layer)
         else:
             yield layer
