@@ -34,6 +34,15 @@ class At(keras.callbacks.Callback):
             self.model.optimizer.set("all", **change)
 
 
+def set_and_saved(optimizer, decay, folder):
+    """A model whose head decayed by 0.5 and now by `decay`, and what its file gives."""
+    rules = [fg.Rule("head", weight_decay=0.5)]
+    model = push(compiled(fg.PerWeight(optimizer, rules)))
+    model.optimizer.set("head", weight_decay=decay)
+    model.save(folder / "model.keras")
+    return model, keras.models.load_model(folder / "model.keras")
+
+
 class TestWeightDecay:
     @pytest.mark.parametrize("kind", chosen(OPTIMIZERS, ["adamw", "step_size"]))
     def test_it_decays_as_under_a_rule_of_that_decay(self, kind, tmp_path):
@@ -84,12 +93,9 @@ class TestWeightDecay:
 
     def test_it_is_saved(self, tmp_path):
         """With the state, and in the config."""
-        rules = [fg.Rule("head", weight_decay=0.5)]
-        model = push(compiled(fg.PerWeight(optimizers.AdamW(0.01), rules)))
-        model.optimizer.set("head", weight_decay=0.125)
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
+        model, again = set_and_saved(optimizers.AdamW(0.01), 0.125, tmp_path)
         assert again.optimizer.get("head") == {"weight_decay": 0.125}
+        rules = [fg.Rule("head", weight_decay=0.5)]
         other = push(compiled(fg.PerWeight(optimizers.AdamW(0.01), rules)))
         model.save_weights(tmp_path / "model.weights.h5")
         other.load_weights(tmp_path / "model.weights.h5")
@@ -98,11 +104,7 @@ class TestWeightDecay:
 
     def test_a_decay_of_zero_comes_back(self, tmp_path):
         """Set to 0 and saved, it can be set again: the step has it still."""
-        rules = [fg.Rule("head", weight_decay=0.5)]
-        model = push(compiled(fg.PerWeight(optimizers.SGD(0.1), rules)))
-        model.optimizer.set("head", weight_decay=0.0)
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
+        model, again = set_and_saved(optimizers.SGD(0.1), 0.0, tmp_path)
         for one in (again, model):
             one.optimizer.set("head", weight_decay=0.25)
             push(one)

@@ -83,7 +83,7 @@ class _Scaled(NamedTuple):
         peak: (B, T) what emissions are lowered by.
         peaks: What transitions, start and end are lowered by.
         shared: (K · K + 2 · K,) transitions, start and end, lowered.
-        narrow: Whether their range is: no sum can underflow then.
+        narrow: Whether the range of `shared` is at most `NARROW`, so that no sum can underflow.
         half: The root of a factor on exponentiated emissions.
         floor: What messages forwards are raised by at each step.
         apart: How many steps lie between two normalizations.
@@ -99,7 +99,13 @@ class _Scaled(NamedTuple):
 
 
 class _Gold(NamedTuple):
-    """Given tags, (T, B), their pairs as indices, (T − 1, B), and their score but for the ends."""
+    """Given tags as steps, and what they score.
+
+    Attributes:
+        labels: (T, B) the tags.
+        pairs: (T − 1, B) where in flattened transitions each pair of neighbours is.
+        terms: (T, B) each step's score: its emission and the transition that enters it.
+    """
 
     labels: Tensor
     pairs: Tensor
@@ -177,6 +183,7 @@ def sums(scores: Scores, mask: Tensor | None, tags: Tensor | None) -> Found:
 
 
 def _scaled(scores: Scores) -> _Scaled:
+    """Lower scores by their peaks, and choose how often sums are normalized."""
     emissions, *others = scores
     peak = emissions.amax(2)  # (B, T)
     shared = torch.cat([part.flatten() for part in others])
@@ -197,6 +204,7 @@ def _scaled(scores: Scores) -> _Scaled:
 def _gold(
     scores: Scores, mask: Tensor | None, tags: Tensor, scaled: _Scaled, steps: _Steps
 ) -> _Gold:
+    """Score the given tags step by step, but for what start and end add."""
     labels = tags.long() if mask is None else torch.where(mask, tags, 0).long()
     terms = scores.emissions.gather(2, labels[:, :, None])[:, :, 0] - scaled.peak
     terms = terms.flatten()[steps.forwards]  # (T, B)
@@ -207,6 +215,7 @@ def _gold(
 
 
 def _messages(scores: Scores, scaled: _Scaled, steps: _Steps) -> _Messages:
+    """Walk in both directions, and multiply what they leave to marginals."""
     batch, time, num_tags = scores.emissions.shape
     # Both directions side by side: (T, B, 2, K) or (T, 2, B, K).
     axis = 2 if num_tags <= MOST_IN_BLOCKS else 1
@@ -261,7 +270,7 @@ def _backward(weight: Tensor, saved: Any) -> tuple[Tensor, Tensor, Tensor, Tenso
     """Compute the scores' gradients: tag counts less expected counts, times (B,) weights."""
     marginals, left, right, share, moves, possible, labels, pairs, value = saved[:9]
     steps = _Steps(*saved[9:])
-    weight = torch.where(value > -math.inf, weight, 0)  # An impossible sequence has no gradient
+    weight = torch.where(value > -math.inf, weight, 0)  # An impossible sequence has no gradient.
     share = (share * -weight)[:, :, None]  # (T, B, 1)
     emissions = marginals * share  # (T, B, K)
     transitions = _sum_of_products(left[:-1], right[1:] * share[1:]).mul_(moves).flatten()
