@@ -146,7 +146,16 @@ class CRF(keras.layers.Layer):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Turn (batch, time, features) into potentials, (batch, time + tags + 2, tags + 1)."""
+        """Turn features into potentials.
+
+        Args:
+            inputs: (batch, time, features), a floating dtype; with `use_projection=False` the
+                features are the scores of the tags.
+            mask: (batch, time) boolean, true at positions that exist; by default all do.
+
+        Returns:
+            (batch, time + tags + 2, tags + 1) potentials, in float32 at least.
+        """
         if mask is None:
             valid = ops.ones_like(inputs[:, :, 0], dtype="bool")
         else:

@@ -63,7 +63,11 @@ class GradientTransform(ABC):
         """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the state for all weights that the rule selects; by default there is none."""
+        """Create the state for all weights that the rule selects; by default there is none.
+
+        Args:
+            variables: Those weights, in the model's order.
+        """
         return
 
     def add_variable(
@@ -98,7 +102,13 @@ class GradientTransform(ABC):
     def track(
         self, name: str, variable: keras.Variable, weight: keras.Variable | None = None
     ) -> None:
-        """Add a variable made elsewhere, such as a seed generator's, to the state."""
+        """Add a variable made elsewhere, such as a seed generator's, to the state.
+
+        Args:
+            name: What it is saved under.
+            variable: The variable.
+            weight: The weight that it serves, or `None` if it serves all.
+        """
         self.state.append((name, variable, weight))
 
     @property
@@ -109,7 +119,11 @@ class GradientTransform(ABC):
         return self._state
 
     def bound_to(self, variables: Sequence[keras.Variable]) -> Self:
-        """Make a copy with state of its own for `variables`."""
+        """Make a copy with state of its own.
+
+        Args:
+            variables: The weights that the copy serves.
+        """
         bound = copy.copy(self)
         bound._state = []
         bound.weights = tuple(variables)

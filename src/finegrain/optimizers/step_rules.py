@@ -70,11 +70,26 @@ class StepSizeRule(ABC):
 
     @abstractmethod
     def multiplier(self, numbers: Tensors, first: Tensors) -> Any:
-        """Compute the overall factor of the learning rate, a scalar."""
+        """Compute the overall factor of the learning rate.
+
+        Args:
+            numbers: The rule's scalars, float32, in the order of `numbers`.
+            first: Its first slot for each weight, shaped as the weight; `None` for one without.
+
+        Returns:
+            A scalar tensor ≥ 0.
+        """
 
     @abstractmethod
     def move(self, step: Step) -> list[Any]:
-        """Compute the change of each weight, in the weight's shape, and update the state."""
+        """Compute the change of each weight, and update the state.
+
+        Args:
+            step: The gradients, the optimizer's steps at rate 1, the weights and the rule's state.
+
+        Returns:
+            For each weight a tensor of its shape, which is added to it.
+        """
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -117,7 +132,14 @@ class Gains(StepSizeRule):
 
     @abstractmethod
     def growth(self, step: Step) -> list[Any]:
-        """Compute how much the logs of the gains grow, and assign the second slot."""
+        """Compute how much the logs of the gains grow, and assign the second slot.
+
+        Args:
+            step: As in `move`.
+
+        Returns:
+            For each weight a tensor of its shape.
+        """
 
 
 @keras.saving.register_keras_serializable(package="finegrain.optimizers")

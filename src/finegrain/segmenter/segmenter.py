@@ -248,6 +248,9 @@ class Segmenter:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the segmenter to a `.keras` file, whole or not at all.
 
+        Args:
+            path: The file, whose name ends in `.keras`; one that is there is replaced.
+
         Raises:
             ValueError: if the name does not end in `.keras`.
         """
