@@ -281,7 +281,7 @@ def ud_zh_gsdsimp(data: Path) -> Task:
 
 
 def characters(_data: Path) -> Task:
-    """Make the task of predicting a character of Python's manual from the eight before it."""
+    """Make the task of predicting a character of finegrain's manual from the eight before it."""
     from finegrain.demo.manual import manual_corpus
 
     corpus, size = manual_corpus(), 64

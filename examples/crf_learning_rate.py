@@ -6,7 +6,7 @@ tagger until it fits; then it is fine-tuned at a small rate, as one does with a 
 encoder, under a CRF whose transitions start at zero and learn at 1, 10, 100 and 1000 times that
 rate. Decoding follows what was learned, without constraints.
 
-    python examples/crf_learning_rate.py                      # sentences of Python's own manual
+    python examples/crf_learning_rate.py                      # sentences of finegrain's own manual
     python examples/crf_learning_rate.py train.txt dev.txt    # segmented text, a sentence a line
 """
 
@@ -180,7 +180,7 @@ def main() -> None:
         name = Path(arguments.train).name
     else:
         corpus = fg.tagging.manual_corpus()
-        train, test, name = corpus.train, corpus.test, "Python's manual"
+        train, test, name = corpus.train, corpus.test, "finegrain's manual"
     train, test = train[: arguments.limit], test[: arguments.limit]
     results = [experiment(train, test, arguments, seed) for seed in arguments.seeds]
     show(results, f"{name}: words found, {len(arguments.seeds)} seed(s)")

@@ -1,6 +1,6 @@
 """Which learning rate? A model of characters, trained from several initial rates.
 
-The next character of Python's own manual is told from the eight before it; plain Adam and
+The next character of finegrain's own manual is told from the eight before it; plain Adam and
 AdaptiveStepSize round it start from the same rates. The picture shows the loss and the effective
 learning rate of each.
 

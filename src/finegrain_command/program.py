@@ -92,7 +92,7 @@ def demo(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Train three taggers on Python's own manual, its blanks removed, and compare them."""
+    """Train three taggers on finegrain's own manual, its blanks removed, and compare them."""
     with plain_errors():
         _refuse_to_replace([out / "segmenter.keras", out / "transitions.png"], force)
         commands = load_commands()

@@ -1,6 +1,6 @@
 """The experiment of `finegrain demo`: what a CRF and its learning rate bring to a tagger.
 
-Three taggers learn to put the blanks back into sentences of Python's own manual. They share
+Three taggers learn to put the blanks back into sentences of finegrain's own manual. They share
 corpus, encoder, initial weights, order of sentences and decoding, and differ in what is compared:
 
 - softmax: each character's tag for itself;
@@ -89,7 +89,7 @@ def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> 
     corpus = manual_corpus(seed=seed)
     words = sum(map(len, corpus.train))
     console.print(
-        f"Sentences of Python's manual: {len(corpus.train)} from {len(corpus.train_topics)} topics "
+        f"Sentences of finegrain's manual: {len(corpus.train)} from {len(corpus.train_topics)} topics "
         f"to learn from ({words:,} words), {len(corpus.test)} from {len(corpus.test_topics)} other "
         f"topics to be scored on. Backend: {keras.config.backend()}.",
         highlight=False,
