@@ -99,11 +99,10 @@ def manual_sentences() -> dict[str, list[list[str]]]:
         >>> print(*manual_sentences()["readme"][1])
         You keep compile, fit, callbacks, mixed precision, save and load_model.
     """
-    result: dict[str, list[list[str]]] = {}
     text = files("finegrain.demo").joinpath("manual.txt").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        if line.startswith("# "):
-            sentences = result.setdefault(line[2:], [])
-        else:
-            sentences.append(line.split())
+    _, *parts = f"\n{text}".split("\n# ")
+    result = {}
+    for part in parts:
+        topic, *sentences = part.splitlines()
+        result[topic] = [sentence.split() for sentence in sentences]
     return result

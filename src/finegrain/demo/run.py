@@ -89,9 +89,10 @@ def run_demo(out: Path, console: Console, *, epochs: int = 6, seed: int = 0) -> 
     corpus = manual_corpus(seed=seed)
     words = sum(map(len, corpus.train))
     console.print(
-        f"Sentences of finegrain's manual: {len(corpus.train)} from {len(corpus.train_topics)} topics "
-        f"to learn from ({words:,} words), {len(corpus.test)} from {len(corpus.test_topics)} other "
-        f"topics to be scored on. Backend: {keras.config.backend()}.",
+        f"Sentences of finegrain's manual: {len(corpus.train)} from {len(corpus.train_topics)} "
+        f"topics to learn from ({words:,} words), {len(corpus.test)} from "
+        f"{len(corpus.test_topics)} other topics to be scored on. "
+        f"Backend: {keras.config.backend()}.",
         highlight=False,
     )
     settings = {
