@@ -705,7 +705,7 @@ def test_outcome_of_by_hand():
     )
     assert (outcome.decay, outcome.weight_decay) == (1, 0.5)
     nothing = outcome_of(rules, [])
-    assert set(nothing.group) == {None}
+    assert set(nothing.group) == {None, ()}
     # A rule that only selects another weight does not part two weights that learn alike.
     assert outcome_of(rules, [1]).group == outcome_of([*rules, rules[0]], [1]).group
 
@@ -722,6 +722,85 @@ def test_the_last_rule_wins_in_steps():
     optimizer = fg.PerWeight(keras.optimizers.SGD(1.0), rules)
     # a: 8 − 0.5 · (0.5 · 8 + 1); b: the same at its absolute rate 0.5.
     assert moves(optimizer, weights) == [5.5, 5.5, 8.0]
+
+
+class TestCumulative:
+    """Multipliers that multiply what the rules before them say of the rate."""
+
+    def test_a_product_by_hand(self):
+        """A multiplier in place of the others ends what stood before it, and is multiplied on."""
+        weights = [variable(0.0, name) for name in ("a", "b", "c", "d", "e")]
+        rules = [
+            fg.Rule("a|b", learning_rate_multiplier=0.5, cumulative=True),
+            fg.Rule("a|c", learning_rate_multiplier=4.0, cumulative=True),
+            fg.Rule("b", learning_rate_multiplier=8.0),
+            fg.Rule("b|c", learning_rate_multiplier=3.0, cumulative=True),
+            fg.Rule("d", learning_rate=0.25),
+            fg.Rule("d|e", learning_rate_multiplier=2.0, cumulative=True),
+            fg.Rule("e", optimizer=keras.optimizers.SGD(0.125)),
+        ]
+        optimizer = fg.PerWeight(keras.optimizers.SGD(1.0), rules)
+        assert moves(optimizer, weights) == [-2.0, -24.0, -12.0, -0.5, -0.25]
+
+    def test_a_schedule_goes_on_top(self):
+        """A warm-up over all weights keeps the ratio of their rates."""
+        weights = [variable(0.0, name) for name in ("a", "b")]
+        rules = [
+            fg.Rule("a", learning_rate_multiplier=0.5, cumulative=True),
+            fg.Rule(".", learning_rate_multiplier=lambda step: (step + 1) / 2, cumulative=True),
+        ]
+        optimizer = fg.PerWeight(keras.optimizers.SGD(1.0), rules)
+        assert moves(optimizer, weights, steps=2) == [-0.75, -1.5]
+
+    def test_a_schedule_that_begins_at_zero_holds(self):
+        """As a multiplier of 0 does: the moments of Adam do not advance meanwhile."""
+        weight = variable(0.0, "a")
+        rules = [fg.Rule("a", learning_rate_multiplier=lambda step: step // 2, cumulative=True)]
+        optimizer = fg.PerWeight(keras.optimizers.Adam(0.5), rules)
+        assert moves(optimizer, [weight], steps=2) == [0.0]
+        assert moves(optimizer, [weight]) == pytest.approx([-0.5], rel=1e-5)
+
+    def test_set_and_get(self):
+        weights = [variable(0.0, name) for name in ("a", "b")]
+        rules = [
+            fg.Rule("a", learning_rate_multiplier=0.5, cumulative=True),
+            fg.Rule(".", learning_rate_multiplier=2.0, cumulative=True, name="all"),
+        ]
+        optimizer = fg.PerWeight(keras.optimizers.SGD(1.0), rules)
+        assert moves(optimizer, weights) == [-1.0, -2.0]
+        optimizer.set("a", learning_rate_multiplier=0.25)
+        assert optimizer.get("a")["learning_rate_multiplier"] == 0.25
+        assert moves(optimizer, weights) == [-1.5, -4.0]
+        with pytest.raises(ValueError, match="`trainable=True`"):
+            optimizer.set("a", learning_rate_multiplier=0.0)
+
+    def test_a_rule_that_another_replaces_cannot_be_set(self):
+        rules = [
+            fg.Rule("a", learning_rate_multiplier=0.5, cumulative=True),
+            fg.Rule(".", learning_rate_multiplier=2.0, name="all"),
+        ]
+        optimizer = fg.PerWeight(keras.optimizers.SGD(1.0), rules)
+        moves(optimizer, [variable(0.0, "a")])
+        with pytest.raises(ValueError, match="would change nothing"):
+            optimizer.set("a", learning_rate_multiplier=0.25)
+
+    @pytest.mark.one_backend
+    def test_config_and_repr(self):
+        rule = fg.Rule("a", learning_rate_multiplier=0.5, cumulative=True)
+        assert repr(rule) == "Rule('a', learning_rate_multiplier=0.5, cumulative=True)"
+        again = through_json(rule)
+        assert again.cumulative and again.get_config() == rule.get_config()
+        # Files of the first release know no cumulative rules.
+        config = fg.Rule("a", learning_rate_multiplier=0.5).get_config()
+        del config["cumulative"]
+        assert not fg.Rule.from_config(config).cumulative
+
+    @pytest.mark.one_backend
+    def test_wrong_arguments(self):
+        with pytest.raises(ValueError, match="say by what, with `learning_rate_multiplier`"):
+            fg.Rule("a", learning_rate=0.5, cumulative=True)
+        with pytest.raises(TypeError, match="`cumulative` should be True or False"):
+            fg.Rule("a", learning_rate_multiplier=0.5, cumulative="yes")
 
 
 @pytest.mark.one_backend

@@ -302,6 +302,8 @@ def rates(book: Rulebook, outcome: Outcome, base: float) -> tuple[float, float, 
             rate = as_float(own.own_rate())
         if deciding is not None:
             multiplier = _now(deciding, "learning_rate_multiplier")
+    for index in outcome.factors:
+        multiplier *= _now(book.rules[index], "learning_rate_multiplier")
     if outcome.trainable is not None:
         multiplier *= _now(book.rules[outcome.trainable], "trainable")
     moves = multiplier > 0 and not (absolute and rate == 0)

@@ -39,7 +39,7 @@ class Group:
         rate = GroupLearningRate(book, outcome)
         template = book.template_of(outcome)
         # One that can be set takes its place at each step, and 0 would leave it out of the step.
-        decay = outcome.weight_decay if outcome.decay is None else 1.0
+        decay = None if outcome.decay is None else 1.0
         self.optimizer = template.make(rate, decay, name=name)
         self.weights: list[keras.Variable] = []
         # The weights given to `exclude_from_weight_decay`.
@@ -148,13 +148,19 @@ def select(
         saved.problems = []
         known = saved.of(variables)
         if known is not None:
-            return known
+            # In files of the first release a weight whose rule says 0 counts as one that decays.
+            return [
+                Selected(rules, decays and not book.outcome(rules).never_decays)
+                for rules, decays in known
+            ]
     rules = [live.rule for live in book.rules]
     selection = select_weights(rules, variables, None if saved is None else saved.problems)
     result = []
     for variable, selected in zip(variables, selection, strict=True):
         outcome = book.outcome(selected)
-        decays = outcome.weight_decay is not None or book.template_of(outcome).decays(variable)
+        decays = outcome.decay is not None or (
+            book.template_of(outcome).decays(variable) and not outcome.never_decays
+        )
         result.append(Selected(selected, decays))
     return result
 
@@ -350,7 +356,7 @@ class Partition:
     def set_hyperparameter(self, name: str, value: Any) -> None:
         """Set an argument of the wrapped optimizer in the groups that it moves."""
         for group in self.groups:
-            decided = name == "weight_decay" and group.outcome.weight_decay is not None
+            decided = name == "weight_decay" and group.outcome.decay is not None
             if group.outcome.optimizer is None and not decided:
                 setattr(group.optimizer, name, value)
                 group.decays = None

@@ -207,6 +207,7 @@ class Rulebook:
         deciding = None if outcome.rate is None else self.rules[outcome.rate]
         switch = None if outcome.trainable is None else self.rules[outcome.trainable]
         absolute = deciding is not None and deciding.rule.learning_rate is not None
+        factors = [self.rules[index] for index in outcome.factors]
 
         def compute() -> Any:
             if deciding is not None and absolute:
@@ -215,6 +216,8 @@ class Rulebook:
                 rate = ops.convert_to_tensor(self.base_rate()) if own is None else own.own_rate()
                 if deciding is not None:
                     rate = rate * ops.cast(deciding.value("learning_rate_multiplier"), rate.dtype)
+            for factor in factors:
+                rate = rate * ops.cast(factor.value("learning_rate_multiplier"), rate.dtype)
             if switch is not None:
                 rate = rate * ops.cast(switch.value("trainable"), rate.dtype)
             return rate
@@ -222,6 +225,8 @@ class Rulebook:
         rates = [deciding] if absolute else [own, deciding]
         own_name = "" if own is None else own.own_rate_name
         names = ["learning_rate"] if absolute else [own_name, "learning_rate_multiplier"]
+        rates += factors
+        names += ["learning_rate_multiplier"] * len(factors)
         constant = all(
             live is None or name in live.numbers for live, name in zip(rates, names, strict=True)
         ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
@@ -245,12 +250,16 @@ class Rulebook:
     def moves(self, outcome: Outcome) -> Any:
         """Return whether weights of this outcome move now: `None` (always), a bool or a tensor."""
         condition = None
+        for index in outcome.factors:
+            if self.rules[index].may_hold("learning_rate_multiplier"):
+                name = "learning_rate_multiplier"
+                condition = both(condition, self._is_positive(self.rules[index], name))
         if outcome.rate is not None:
             deciding = self.rules[outcome.rate]
             absolute = deciding.rule.learning_rate is not None
             name = "learning_rate" if absolute else "learning_rate_multiplier"
             if deciding.may_hold(name):
-                condition = self._is_positive(deciding, name)
+                condition = both(condition, self._is_positive(deciding, name))
         if outcome.trainable is not None:
             condition = both(
                 condition, self._is_positive(self.rules[outcome.trainable], "trainable")
@@ -323,8 +332,8 @@ class Rulebook:
                 )
             if value == 0 and any(not live.may_hold(n.property_name) for live, n, _ in found):
                 raise ValueError(
-                    "A rule that began with a multiplier of 1 does not ask at each step whether it "
-                    f"is 0. To hold the weights of {rule!r} later, make the rule with "
+                    "A rule whose multiplier began at 1, or is cumulative, does not ask at each "
+                    f"step whether it is 0. To hold the weights of {rule!r} later, make the rule with "
                     f"`trainable=True`. Received: {[live.rule for live in meant]}, {name}=0"
                 )
             if outcomes and not any(self._decides(live, n, outcomes) for live, n, _ in found):
@@ -343,6 +352,8 @@ class Rulebook:
             own_rate = number.property_name == live.own_rate_name and outcome.optimizer == index
             decides = {"trainable": outcome.trainable, "weight_decay": outcome.decay}
             if decides.get(number.property_name, outcome.rate) == index or own_rate:
+                return True
+            if index in outcome.factors and number.property_name == "learning_rate_multiplier":
                 return True
         return False
 

@@ -39,7 +39,9 @@ class Rule:
 
     A rule sets only what it names. Several rules may select one weight: for each property the
     last rule that names it decides. `learning_rate_multiplier` and `learning_rate` are two ways
-    to say one property, the rate. Of gradient transforms, those of all rules apply, in order.
+    to say one property, the rate; a `cumulative` multiplier does not replace what the rules before
+    it say of the rate, but multiplies it. Of gradient transforms, those of all rules apply, in
+    order.
 
     Args:
         weights: A regular expression, which `re.search` should find in the weight's path
@@ -64,13 +66,18 @@ class Rule:
             `PerWeight.set` releases them. A multiplier or rate of 0 does the same.
             Statistics that a layer gathers by itself, as BatchNormalization does, go on: unlike
             `layer.trainable = False`, no rule reaches them (`PerWeight.describe` names them).
+        cumulative: Whether `learning_rate_multiplier` multiplies the rate that the rules before
+            this one give, so that several can be put together: a decay over the layers, a warm-up,
+            a factor for the head. Otherwise it takes their place. While training goes on a
+            cumulative number can be set to any other, but for 0.
         name: The rule's name in tables and for `PerWeight.set`. Defaults to what it
             selects by.
 
     Raises:
         TypeError: if an argument is of a wrong type.
         ValueError: if a value is out of range, if the rule sets nothing, or if it contradicts
-            itself: both rates, or a rate of 0 with `trainable=True`.
+            itself: both rates, a rate of 0 with `trainable=True`, or `cumulative` without a
+            multiplier.
 
     Example:
     >>> import keras, finegrain as fg
@@ -98,6 +105,7 @@ class Rule:
         gradient: Transforms | None = None,
         optimizer: keras.optimizers.Optimizer | str | dict[str, Any] | None = None,
         trainable: bool | None = None,
+        cumulative: bool = False,
         name: str | None = None,
     ) -> None:
         self.selectors = checked_selectors(weights)
@@ -123,9 +131,20 @@ class Rule:
         if trainable is not None and not isinstance(trainable, (bool, np.bool_)):
             raise TypeError(f"`trainable` should be True or False. Received: {trainable!r}")
         self.trainable = None if trainable is None else bool(trainable)
+        if not isinstance(cumulative, (bool, np.bool_)):
+            raise TypeError(f"`cumulative` should be True or False. Received: {cumulative!r}")
+        self.cumulative = bool(cumulative)
+        if self.cumulative and self.learning_rate_multiplier is None:
+            raise ValueError(
+                "A cumulative Rule multiplies the rate that earlier rules give: say by what, with "
+                f"`learning_rate_multiplier`. Received: Rule({weights!r}, cumulative=True)"
+            )
         # Whether a multiplier that becomes 0 holds the weights. One that is 1 is left out of the
-        # step, which a rule that never holds should not change.
-        self.may_hold = trainable is not None or self.learning_rate_multiplier != 1.0
+        # step, which a rule that never holds should not change, and so is a cumulative number:
+        # there are many, and each condition makes the step longer to compile.
+        factor = self.cumulative and isinstance(self.learning_rate_multiplier, float)
+        never = self.learning_rate_multiplier == 1.0 or (factor and self.learning_rate_multiplier)
+        self.may_hold = trainable is not None or not never
         # Whether the step has a weight decay that can be set: not if it is 0 from the beginning.
         self.may_decay = bool(self.weight_decay)
         # What setting a multiplier has made of a rule that says `trainable` only.
@@ -172,6 +191,7 @@ class Rule:
             "gradient": f"[{', '.join(transforms)}]" if transforms else None,
             "optimizer": kind,
             "trainable": self.trainable,
+            "cumulative": self.cumulative or None,
         }
         return {key: value for key, value in properties.items() if value is not None}
 
@@ -186,6 +206,7 @@ class Rule:
             "gradient": [serialize(transform) for transform in self.gradient],
             "optimizer": None if self.template is None else self.template.serialize(),
             "trainable": self.trainable,
+            "cumulative": self.cumulative,
             "name": self.name if self.is_named else None,
             # The default name, which exact paths would not reveal.
             "label": self.name,
@@ -279,6 +300,7 @@ class Outcome:
     Attributes:
         rules: All rules that select the weight, in order.
         rate: The rule that names the multiplier or the rate.
+        factors: The rules after it whose multipliers multiply that, in order.
         optimizer: The rule that names the optimizer.
         trainable: The rule that names `trainable`.
         decay: The rule that names a weight decay which can be set.
@@ -287,6 +309,7 @@ class Outcome:
 
     rules: tuple[int, ...]
     rate: int | None
+    factors: tuple[int, ...]
     optimizer: int | None
     trainable: int | None
     decay: int | None
@@ -295,16 +318,24 @@ class Outcome:
     @property
     def group(self) -> tuple[Any, ...]:
         """What the weights of one group, which one optimizer moves, have in common."""
-        return (self.optimizer, self.rate, self.trainable, self.decay, self.weight_decay)
+        return (self.optimizer, self.rate, self.factors, self.trainable, self.decay)
+
+    @property
+    def never_decays(self) -> bool:
+        """Whether a rule says 0 from the beginning."""
+        return self.weight_decay == 0 and self.decay is None
 
 
 def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
     """Find the rule that decides each property of a weight, among those at indices `selected`."""
     rate = optimizer = trainable = decay = weight_decay = None
+    factors: tuple[int, ...] = ()
     for index in selected:
         rule = rules[index]
-        if rule.learning_rate_multiplier is not None or rule.learning_rate is not None:
-            rate = index
+        if rule.cumulative:
+            factors += (index,)
+        elif rule.learning_rate_multiplier is not None or rule.learning_rate is not None:
+            rate, factors = index, ()
         if rule.template is not None:
             optimizer = index
         if rule.trainable is not None:
@@ -312,7 +343,7 @@ def outcome_of(rules: Sequence[Rule], selected: Sequence[int]) -> Outcome:
         if rule.weight_decay is not None:
             weight_decay = rule.weight_decay
             decay = index if rule.may_decay else None
-    return Outcome(tuple(selected), rate, optimizer, trainable, decay, weight_decay)
+    return Outcome(tuple(selected), rate, factors, optimizer, trainable, decay, weight_decay)
 
 
 def select_weights(
