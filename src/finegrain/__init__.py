@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 from finegrain.per_weight.nonfinite import NonFiniteGradientError
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.per_weight.with_gradients import with_gradients
-from finegrain.rules.layer_decay import layer_decay
+from finegrain.recipes.layer_decay import layer_decay
 from finegrain.rules.rule import Rule
 
 __version__ = "0.1.0"

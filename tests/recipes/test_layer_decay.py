@@ -158,14 +158,14 @@ class TestModels:
         assert of_layers(model, rules) == [0.3, 0.3, 0.5, 1.0]
 
     def test_a_rule_for_the_head_survives(self):
-        """Also before these rules, since the output level has none; others have to come after."""
+        """Also before these rules, since the output level has none; others are multiplied."""
         model = chain("first", "second", "head")
         head = fg.Rule("head", learning_rate_multiplier=100.0)
         first = fg.Rule("first", learning_rate_multiplier=7.0)
         decay = fg.layer_decay(model, 0.5)
         assert of_layers(model, [head, *decay]) == [0.25, 0.5, 100.0]
         assert of_layers(model, [*decay, head]) == [0.25, 0.5, 100.0]
-        assert of_layers(model, [first, *decay]) == [0.25, 0.5, 1.0]
+        assert of_layers(model, [first, *decay]) == [1.75, 0.5, 1.0]
         assert of_layers(model, [*decay, first]) == [7.0, 0.5, 1.0]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from finegrain._checks import checked_number
+from finegrain.recipes.structure import Part, parts_of, weights_of
 from finegrain.rules.rule import Rule
 
 # A layer of a numbered block: `transformer_layer_3`, `block2_conv1`, `conv3_block1_2_bn`.
@@ -74,10 +75,10 @@ def layer_decay(
         raise ValueError(f"`decay` should be in (0, 1]. Received: decay={decay!r}")
     min_multiplier = checked_number("min_multiplier", min_multiplier)
     if isinstance(model_or_layers, keras.Model):
-        levels = _levels_of_model(model_or_layers)
+        levels = levels_of_model(model_or_layers)
     else:
         levels = _levels_of_list(model_or_layers)
-    if not any(_weights(part) for level in levels for part in level):
+    if not any(weights_of(part) for level in levels for part in level):
         raise ValueError(
             "`layer_decay` needs layers with weights: build the model first, for example by "
             f"calling it on data. Received: {model_or_layers!r}"
@@ -85,21 +86,18 @@ def layer_decay(
     rules = []
     for position, level in enumerate(levels):
         multiplier = max(decay ** (len(levels) - 1 - position), min_multiplier)
-        members = [part for part in level if any(weight.trainable for weight in _weights(part))]
+        members = [part for part in level if any(weight.trainable for weight in weights_of(part))]
         if members and multiplier != 1.0:
             rule = Rule(
                 members[0] if len(members) == 1 else members,
                 learning_rate_multiplier=multiplier,
+                cumulative=True,
             )
             block = _BLOCK.match(getattr(members[-1], "name", ""))
             if block is not None and len(members) > 1:
                 rule.name = block[0]
             rules.append(rule)
     return rules
-
-
-def _weights(part: Any) -> list[Any]:
-    return [part] if isinstance(part, keras.Variable) else list(part.weights)
 
 
 def _levels_of_list(layers: Any) -> list[list[Any]]:
@@ -115,54 +113,106 @@ def _levels_of_list(layers: Any) -> list[list[Any]]:
     return levels
 
 
-def _levels_of_model(model: keras.Model) -> list[list[Any]]:
-    parts = list(_parts(model))
-    keys = _block_keys([part.name for part in parts])
+def levels_of_model(model: keras.Model) -> list[list[Any]]:
+    """Sort the layers of a model into levels, from the input to the output.
+
+    Returns:
+        For each level its layers, and the weights that a container has itself.
+    """
+    parts = parts_of(model)
+    blocks = [part for part in parts if part.is_block]
+    sizes = {part.size for part in blocks or parts if part.size is not None}
+    if len(sizes) > 1 and all(part.is_map for part in blocks):
+        depths = _depths_of_stages(parts)
+    elif blocks:
+        depths = _depths_of_blocks(parts)
+    else:
+        depths = _depths_of_names(parts)
+    deepest: dict[int, int] = {}
+    owners: dict[int, Any] = {}
+    for part, depth in zip(parts, depths, strict=True):
+        owners[id(part.owner)] = part.owner
+        deepest[id(part.owner)] = max(depth, deepest.get(id(part.owner), 0))
+    # A depth that no layer has counts for nothing, as where one block is called several times.
+    levels: dict[int, list[Any]] = {depth: [] for depth in sorted(set(deepest.values()))[::-1]}
+    for key, owner in owners.items():
+        levels[deepest[key]].append(owner)
+    return list(levels.values())
+
+
+def _depths_of_blocks(parts: Sequence[Part]) -> list[int]:
+    """Count the blocks between each part and the output, on the way that has most of them."""
+    after: dict[Part, int] = dict.fromkeys(parts, 0)
+    follows: dict[Part, bool] = {}
+    for part in parts:
+        follows[part] = any(earlier.is_block or follows[earlier] for earlier in part.before)
+    for part in reversed(parts):
+        for earlier in part.before:
+            after[earlier] = max(after[earlier], after[part] + part.is_block)
+    # The last block is the output level, unless something comes after it.
+    last = any(follows[p] and not p.is_block and not after[p] for p in parts)
+    depths = []
+    for part in parts:
+        # What stands between two blocks joins the next one.
+        joins = not part.is_block and (follows[part] or not after[part])
+        depths.append(after[part] + last - joins if after[part] or part.is_block else 0)
+    return depths
+
+
+def _depths_of_stages(parts: Sequence[Part]) -> list[int]:
+    """Count how often the size of the feature maps changes between each part and the output."""
+    changes: dict[Part, int] = dict.fromkeys(parts, 0)
+    next_size: dict[Part, float | None] = {part: part.size for part in parts}
+    for part in reversed(parts):
+        for earlier in part.before:
+            here, there = next_size[part], next_size[earlier]
+            if earlier.size is None and there is None:
+                next_size[earlier] = there = here
+            changes[earlier] = max(changes[earlier], changes[part] + (there != here))
+    return [changes[part] for part in parts]
+
+
+def _depths_of_names(parts: Sequence[Part]) -> list[int]:
+    """Find the depths where no blocks are: each layer is a level, or each number in their names."""
+    keys = _block_keys([part.owner for part in parts])
     if not any(keys):
-        return [[part] for part in parts]
+        after = dict.fromkeys(parts, 0)
+        for part in reversed(parts):
+            for earlier in part.before:
+                after[earlier] = max(after[earlier], after[part] + 1)
+        return [after[part] for part in parts]
     first = next(index for index, key in enumerate(keys) if key)
     last = max(index for index, key in enumerate(keys) if key)
-    levels: list[list[Any]] = [parts[:first]] if first else []
-    of_block: dict[Any, list[Any]] = {}
-    waiting: list[Any] = []  # layers between two blocks, which join the next one
-    for part, key in zip(parts[first : last + 1], keys[first : last + 1], strict=True):
+    levels: list[int] = []
+    waiting = 0
+    places: dict[Any, int] = {}  # of the blocks
+    for key in keys[first : last + 1]:
         if key is None:
-            waiting.append(part)
+            waiting += 1  # layers between two blocks, which join the next one
             continue
-        if key not in of_block:
-            of_block[key] = []
-            levels.append(of_block[key])
-        of_block[key] += [*waiting, part]
-        waiting = []
-    if last + 1 < len(parts):
-        levels.append(parts[last + 1 :])
-    return levels
+        place = places.setdefault(key, len(places))
+        levels += [place] * (waiting + 1)
+        waiting = 0
+    start = int(first > 0)
+    end = len(places) - 1 + (last + 1 < len(parts))
+    return [end + start] * first + [end - place for place in levels] + [0] * (len(parts) - last - 1)
 
 
-def _block_keys(names: Sequence[str]) -> list[tuple[str, int] | None]:
-    """Find the numbered block of each layer, as (family, number), or `None` if it is in none."""
+def _block_keys(owners: Sequence[Any]) -> list[tuple[str, int] | None]:
+    """Find the numbered block of each layer, as (family, number), or `None` if it is in none.
+
+    Names that Keras gives do not count: it numbers the layers of a class that a process makes.
+    """
+    names = ["" if _is_named_by_keras(owner) else owner.name for owner in owners]
     found = [_BLOCK.match(name) for name in names]
     keys = [None if match is None else (match[1], int(match[2])) for match in found]
-    families = {key[0] for key in keys if key is not None}
-    # Keras calls the first of several `name`, the second `name_1`.
-    keys = [
-        (f"{name}_", 0) if key is None and f"{name}_" in families else key
-        for name, key in zip(names, keys, strict=True)
-    ]
     # One block alone is not a row of blocks.
     blocks = Counter(family for family, _ in {key for key in keys if key is not None})
     return [None if key is None or blocks[key[0]] < 2 else key for key in keys]
 
 
-def _parts(model: keras.Model) -> Iterator[Any]:
-    """Yield the weights that the model itself has, then its layers with weights, input first."""
-    inner = {id(weight) for layer in model.layers for weight in layer.weights}
-    yield from (weight for weight in model.weights if id(weight) not in inner)
-    layers = [layer for layer in model.layers if layer.weights]
-    # A single `encoder_1` is no block: Keras numbers models of one name that a process makes.
-    keys = _block_keys([layer.name for layer in layers])
-    for layer, key in zip(layers, keys, strict=True):
-        if isinstance(layer, keras.Model) and key is None:
-            yield from _parts(layer)
-        else:
-            yield layer
+def _is_named_by_keras(owner: Any) -> bool:
+    if isinstance(owner, keras.Variable):
+        return True
+    words = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(owner).__name__)
+    return re.fullmatch(rf"{words.lower()}(_\d+)?", owner.name) is not None

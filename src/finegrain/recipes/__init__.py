@@ -1,0 +1,1 @@
+"""Rules for the usual ways to fine-tune a model."""
