@@ -333,8 +333,8 @@ class Rulebook:
             if value == 0 and any(not live.may_hold(n.property_name) for live, n, _ in found):
                 raise ValueError(
                     "A rule whose multiplier began at 1, or is cumulative, does not ask at each "
-                    f"step whether it is 0. To hold the weights of {rule!r} later, make the rule with "
-                    f"`trainable=True`. Received: {[live.rule for live in meant]}, {name}=0"
+                    f"step whether it is 0. To hold the weights of {rule!r} later, make the rule "
+                    f"with `trainable=True`. Received: {[live.rule for live in meant]}, {name}=0"
                 )
             if outcomes and not any(self._decides(live, n, outcomes) for live, n, _ in found):
                 raise ValueError(

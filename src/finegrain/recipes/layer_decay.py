@@ -168,8 +168,15 @@ def _depths_of_stages(parts: Sequence[Part]) -> list[int]:
             here, there = next_size[part], next_size[earlier]
             if earlier.size is None and there is None:
                 next_size[earlier] = there = here
-            changes[earlier] = max(changes[earlier], changes[part] + (there != here))
+            changes[earlier] = max(changes[earlier], changes[part] + _changes(there, here))
     return [changes[part] for part in parts]
+
+
+def _changes(size: float | None, other: float | None) -> bool:
+    """Return whether two feature maps differ by a stride, not only by the borders of one."""
+    if size is None or other is None:
+        return size is not other
+    return max(size, other) >= 2 * min(size, other)
 
 
 def _depths_of_names(parts: Sequence[Part]) -> list[int]:

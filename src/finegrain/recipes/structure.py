@@ -15,8 +15,8 @@ holds, of what class, and which tensor goes where.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, takewhile
 from math import prod
 from typing import Any
 
@@ -36,9 +36,10 @@ class Part:
         owner: The layer or the variable.
         is_block: Whether it is a block of a row.
         is_map: Whether it puts out a feature map.
-        size: Number of places of the feature map that it works for: the next one through which all
-            data pass, as behind a residual connection. `None` if there is none. Where a container
-            does not tell the shapes in it, strides do, and it is the number up to a factor.
+        size: Number of places of the feature map that it works for: that of the residual sum, or
+            of any other that its way joins without a fork, or else its own. `None` if there is
+            none. Where a container does not tell the shapes in it, strides do, and it is the
+            number up to a factor.
         before: The parts whose output it takes.
     """
 
@@ -72,17 +73,19 @@ def weights_of(owner: Any) -> list[Any]:
     return [owner] if isinstance(owner, keras.Variable) else list(owner.weights)
 
 
-def own_weights(container: Any) -> list[Any]:
-    """Return the weights that a layer has itself, not by the layers in it."""
-    inner = {id(weight) for layer in sublayers(container) for weight in layer.weights}
-    return [weight for weight in container.weights if id(weight) not in inner]
-
-
 def sublayers(container: Any) -> list[Any]:
-    """Return the layers with weights that a layer holds directly, each once, in order."""
+    """Return the layers that can learn and that a layer holds directly, each once, in order."""
     if not isinstance(container, keras.layers.Layer):
         return []
-    return [layer for layer in _direct(container) if layer.weights]
+    return [layer for layer in _direct(container) if can_learn(layer)]
+
+
+def can_learn(layer: Any) -> bool:
+    """Return whether a layer has weights that learn unless somebody freezes them."""
+    if not isinstance(layer, keras.layers.Layer):
+        return False
+    # Keras keeps weights here that were made to be trainable, also while they are frozen.
+    return any(inner._trainable_variables for inner in layer._flatten_layers())
 
 
 def _direct(container: Any) -> list[Any]:
@@ -104,11 +107,9 @@ def _read(
         size: Number of places of the feature map that it is given.
     """
     start = list(entry)
-    covered = {id(weight) for layer in sublayers(container) for weight in layer.weights}
-    for weight in container.weights:
-        if id(weight) not in covered:
-            found.append(Part(weight, entry))
-            start = [found[-1]]
+    for weight in container._trainable_variables:
+        found.append(Part(weight, entry))
+        start = [found[-1]]
     if _is_graph(container):
         return _read_graph(container, start, found)
     return [_read_attributes(container, start, found, size or UNKNOWN_SIZE)]
@@ -118,12 +119,15 @@ def _read_graph(model: Any, entry: list[Part], found: list[Part]) -> list[list[P
     nodes = _nodes(model)
     blocks = _blocks_of_graph(nodes)
     sizes = _sizes(model, nodes)
-    next_sizes = _next_sizes(model, nodes, sizes)
+    next_sizes = _next_sizes(nodes, sizes)
+    called = {id(node.operation) for node in nodes}
+    # What a functional model holds, but does not call, counts as far from the output.
+    found += (Part(layer, entry) for layer in sublayers(model) if id(layer) not in called)
     sources: dict[int, list[Part]] = {id(tensor): entry for tensor in model.inputs}
     for node in nodes:
         before = _union(sources.get(id(tensor), entry) for tensor in node.input_tensors)
         layer = node.operation
-        if not getattr(layer, "weights", None):
+        if not can_learn(layer):
             results = [before] * len(node.outputs)
         elif id(layer) not in blocks and _is_entered(layer):
             maps = [sizes.get(id(tensor)) or 0 for tensor in node.input_tensors]
@@ -161,7 +165,7 @@ def _read_attributes(
     ends = entry
     towers: dict[Any, tuple[list[Part], list[Part]]] = {}
     for layer in layers:
-        if layer.weights and id(layer) not in blocks and _is_entered(layer):
+        if can_learn(layer) and id(layer) not in blocks and _is_entered(layer):
             # Towers of one class stand side by side: all begin where the first begins.
             begin, others = towers.get(_kind(layer), (ends, []))
             last = _union(_read(layer, begin, found, size))
@@ -171,10 +175,26 @@ def _read_attributes(
             size = min((part.size for part in last if part.size is not None), default=size)
         else:
             size /= _stride(layer)
-            if layer.weights:
+            if can_learn(layer):
                 found.append(Part(layer, ends, id(layer) in blocks, True, size))
                 ends = [found[-1]]
+    _mark_head(layers, found)
     return ends
+
+
+def _mark_head(layers: Sequence[Any], parts: Sequence[Part]) -> None:
+    """Take the size from the dense layers that come after all convolutions: they see no map."""
+    own = {id(layer) for layer in layers}
+    tail = list(takewhile(lambda part: id(part.owner) in own and not _convolves(part), parts[::-1]))
+    if len(tail) < len(parts) and id(parts[-1 - len(tail)].owner) in own:
+        dense = [isinstance(part.owner, keras.layers.Dense) for part in tail]
+        for part in tail[: len(dense) - dense[::-1].index(True)] if any(dense) else []:
+            part.size, part.is_map = None, False
+
+
+def _convolves(part: Part) -> bool:
+    layers = getattr(part.owner, "_flatten_layers", list)()
+    return any(isinstance(getattr(layer, "strides", None), tuple) for layer in layers)
 
 
 def _stride(layer: Any) -> int:
@@ -280,13 +300,25 @@ def _may_be_block(layer: Any) -> bool:
 
 
 def _holds_mainly_a_row(layer: Any) -> bool:
-    """Return whether a layer is no block, but a stage or a tower of blocks."""
+    """Return whether a layer is no block, but a stage or a tower of blocks.
+
+    It is a block that holds a row of two attentions, or experts in a list beside an attention.
+    """
     layers = sublayers(layer)
     rows = _inner_rows(layer)
-    others = len(layers) - len(rows)
     if len(rows) < 2:
-        return any(_holds_mainly_a_row(inner) for inner in layers)
-    return others <= 1 or min(map(_height, rows)) >= 2
+        return len(layers) == 1 and _holds_mainly_a_row(layers[0])
+    others = [inner for inner in layers if inner not in rows]
+    if len(others) <= 1 or min(map(_height, rows)) >= 2:
+        return True
+    return _in_a_list(layer, rows) and not any(map(_height, others))
+
+
+def _in_a_list(container: Any, layers: Sequence[Any]) -> bool:
+    """Return whether a container holds two or more of the layers in one list."""
+    values = [value for name, value in vars(container).items() if name != "_layers"]
+    lists = (value for value in values if isinstance(value, (list, tuple)))
+    return any(sum(any(x is layer for x in items) for layer in layers) > 1 for items in lists)
 
 
 def _is_tower(layer: Any) -> bool:
@@ -350,30 +382,27 @@ def _places(shape: Sequence[int | None]) -> int | None:
     return None if any(size is None for size in sizes) else prod(sizes)  # type: ignore[arg-type]
 
 
-def _next_sizes(
-    model: Any, nodes: Sequence[Any], sizes: dict[int, int | None]
-) -> dict[int, int | None]:
-    """Find for each node the size of the next feature map through which all data pass."""
-    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+def _next_sizes(nodes: Sequence[Any], sizes: dict[int, int | None]) -> dict[int, int | None]:
+    """Find for each node the size of the feature map that it works for, by the node's id."""
     pooled = _pooled(nodes, sizes)
-    open_tensors: set[int] = {id(tensor) for tensor in model.inputs if uses[id(tensor)]}
-    own: dict[int, int | None] = {}
-    passes: dict[int, bool] = {}
+    users: dict[int, list[Any]] = {}
     for node in nodes:
-        for tensor in node.input_tensors:
-            uses[id(tensor)] -= 1
-            if not uses[id(tensor)]:
-                open_tensors.discard(id(tensor))
-        made = {id(tensor) for tensor in node.outputs}
-        open_tensors |= {tensor for tensor in made if uses[tensor]}
-        own[id(node)] = next((sizes[key] for key in made if key not in pooled), None)
-        passes[id(node)] = open_tensors <= made
+        for tensor in {id(tensor): tensor for tensor in node.input_tensors}:
+            users.setdefault(tensor, []).append(node)
     found: dict[int, int | None] = {}
-    coming = None
+    joined: dict[int, int | None] = {}  # the size where the way of a node joins another
     for node in reversed(nodes):
-        if passes[id(node)]:
-            coming = own[id(node)]
-        found[id(node)] = own[id(node)] if coming is None else coming
+        made = [id(tensor) for tensor in node.outputs]
+        own = next((sizes[key] for key in made if key not in pooled), None)
+        following = [user for key in made for user in users.get(key, [])]
+        coming = None
+        if len(following) == 1:
+            (following,) = following
+            joins = len({id(tensor) for tensor in following.input_tensors}) > 1
+            outputs = (sizes[id(t)] for t in following.outputs if id(t) not in pooled)
+            coming = next(outputs, None) if joins else joined[id(following)]
+        joined[id(node)] = coming
+        found[id(node)] = own if coming is None else coming
     return found
 
 
