@@ -12,6 +12,7 @@ try:
         monitoring,
         optimizers,
         plots,
+        recipes,
         routing,
         tagging,
     )
@@ -48,6 +49,7 @@ __all__ = [
     "monitoring",
     "optimizers",
     "plots",
+    "recipes",
     "routing",
     "tagging",
     "with_gradients",

@@ -29,25 +29,35 @@ def layer_decay(
 
     $$m_d = \max(\gamma^d, m_{\min}).$$
 
-    The output level, at depth 0, keeps its rate and needs no rule, so your own rule for the head
-    applies wherever it stands. As always the last rule decides: put rules that should override
-    these after them.
+    The output level, at depth 0, keeps its rate and needs no rule. The rules are cumulative: they
+    multiply what rules before them say of the rate, and cumulative rules after them multiply
+    theirs. A rule with a multiplier of its own that comes after them takes their place.
 
     Args:
         model_or_layers: A built model, or its layers from the input to the output; an item may
             itself be a list, of layers that share a level.
 
-            In a model, each layer with weights is a level of its own, unless it has numbered
-            blocks (`transformer_layer_0`, `block1_conv1`, …). Then each block is a level, all that
-            comes before the first (the embeddings, the stem) is one, and all that comes after the
-            last (norm, pooler, head) is the output level. Models inside the model, such as a
-            backbone, are entered.
+            Levels come from a model's structure:
+
+            - Layers of one class that hold layers and follow each other are blocks, wherever they
+              stand: each block is a level, all that comes before the first (the embeddings, the
+              stem) is one, and all that comes after the last (norm, pooler, head) is the output
+              level. What stands between two blocks joins the second.
+            - A model of images, whose blocks work at several resolutions, or which has none, has a
+              level for each resolution (a stage), and what comes after its maps is the output
+              level.
+            - In any other model each layer with weights is a level, or all layers that you gave
+              one number (`block_3_attention`, `block_3_dense`).
+
+            Of two towers each is counted from its end; in an encoder with a decoder the encoder
+            comes before. A model or layer that is written as a class shows no tensors, and is read
+            in the order of its attributes.
         decay: $\gamma$, in (0, 1].
         min_multiplier: $m_{\min}$, a finite number ≥ 0.
 
     Returns:
-        A rule for each level below the output, from the input on. Layers without trainable
-        weights count as levels, but have no rule.
+        A rule for each level below the output, from the input on. Frozen layers count as levels,
+        but have no rule.
 
     Raises:
         TypeError: if it is neither a model nor a list of layers.
@@ -59,8 +69,8 @@ def layer_decay(
     ...     keras.layers.Dense(2, name=name) for name in ("first", "second", "head")])
     >>> for rule in fg.layer_decay(model, decay=0.5):
     ...     print(rule)
-    Rule('first', learning_rate_multiplier=0.25)
-    Rule('second', learning_rate_multiplier=0.5)
+    Rule('first', learning_rate_multiplier=0.25, cumulative=True)
+    Rule('second', learning_rate_multiplier=0.5, cumulative=True)
 
     References:
         Jeremy Howard, Sebastian Ruder, Universal language model fine-tuning for text

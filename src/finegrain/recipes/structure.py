@@ -120,9 +120,11 @@ def _read_graph(model: Any, entry: list[Part], found: list[Part]) -> list[list[P
     blocks = _blocks_of_graph(nodes)
     sizes = _sizes(model, nodes)
     next_sizes = _next_sizes(nodes, sizes)
-    called = {id(node.operation) for node in nodes}
-    # What a functional model holds, but does not call, counts as far from the output.
-    found += (Part(layer, entry) for layer in sublayers(model) if id(layer) not in called)
+    called = {id(w) for node in nodes for w in getattr(node.operation, "weights", ())}
+    for layer in sublayers(model):
+        # What a functional model holds, but does not call, counts as far from the output.
+        if any(id(weight) not in called for weight in layer.weights):
+            found.append(Part(layer, entry))
     sources: dict[int, list[Part]] = {id(tensor): entry for tensor in model.inputs}
     for node in nodes:
         before = _union(sources.get(id(tensor), entry) for tensor in node.input_tensors)
@@ -286,7 +288,7 @@ def _blocks(follows: Sequence[tuple[Any, Any]]) -> set[int]:
 
 
 def _kind(layer: Any) -> Any:
-    """Return what blocks of a row have in common: their class or, of plain models, their layers'."""
+    """Return what blocks of a row share: their class or, of plain models, their layers'."""
     if type(layer).__module__.startswith("keras.src.models"):
         return (type(layer), *(type(inner) for inner in sublayers(layer)))
     return type(layer)

@@ -17,6 +17,7 @@ from finegrain.gradients.function import as_transforms
 from finegrain.gradients.transform import GradientTransform
 from finegrain.rules.selection import (
     Selector,
+    Weights,
     checked_selectors,
     exactly,
     is_variable,
@@ -173,7 +174,7 @@ class Rule:
 
     def selecting(self, variables: Sequence[keras.Variable]) -> Rule:
         """Return the rule; if it selects by a function, a copy with the paths of `variables`."""
-        known = (str, keras.layers.Layer)
+        known = (str, keras.layers.Layer, Weights)
         if all(isinstance(s, known) or is_variable(s) for s in self.selectors):
             return self
         rule = copy.copy(self)

@@ -16,6 +16,24 @@ Selector = Any
 """A regular expression, a layer or model, a variable, or a function of a variable."""
 
 
+class Weights:
+    """Selects certain weights, which have one name in tables.
+
+    Args:
+        variables: The weights.
+        name: What they are called.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable], name: str) -> None:
+        self.variables = list(variables)
+        self.__name__ = name
+        self._ids = {id(variable) for variable in variables}
+
+    def __call__(self, variable: Any) -> bool:
+        """Return whether `variable` is one of them."""
+        return id(variable) in self._ids
+
+
 def checked_selectors(weights: Any) -> list[Selector]:
     """Return `weights` as a list of selectors, or raise an error that says what they may be."""
     selectors = list(weights) if isinstance(weights, (list, tuple)) else [weights]
@@ -149,6 +167,8 @@ def portable(selector: Selector) -> Any:
         return selector
     if is_variable(selector):
         return exactly([weight_path(selector)])
+    if isinstance(selector, Weights):
+        return exactly([weight_path(variable) for variable in selector.variables])
     if isinstance(selector, keras.layers.Layer):
         paths = [variable.path for variable in selector.variables]
         return exactly(paths) if paths else rf"(^|/){re.escape(selector.name)}(/|$)"
