@@ -53,6 +53,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
             {"averaging": fg.optimizers.PowerDecay()},
         ),
         ("adax", fg.optimizers.AdaX, {"weight_decay": 0.05}),
+        ("muon_axes", fg.optimizers.Muon, {"axes": "oi"}),
         ("exponentiated_gradient", fg.optimizers.ExponentiatedGradient, {}),
         ("adaptive_step_size", step_size, {"rule": fg.optimizers.SignGains()}),
     ]
@@ -65,7 +66,13 @@ TRIED = ["sgd_momentum", "adam", "nadam", "adafactor", "schedule_free_adamw"]
 OWN = {
     **{
         name: OPTIMIZERS[name]
-        for name in ("adaptive_moments", "adax", "exponentiated_gradient", "adaptive_step_size")
+        for name in (
+            "adaptive_moments",
+            "adax",
+            "muon_axes",
+            "exponentiated_gradient",
+            "adaptive_step_size",
+        )
     },
     "adaptive_step_size_scale": partial(step_size, learning_rate=LEARNING_RATE),
     "adaptive_step_size_product": partial(

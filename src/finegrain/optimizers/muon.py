@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from typing import Any
 
@@ -14,8 +15,10 @@ class Muon(keras.optimizers.Muon):
     r"""Moves each kernel by a matrix whose singular values are all about one.
 
     Keras's Muon takes kernels with two axes, and leaves those of attention, which have three, to
-    its inner AdamW. This one is told what the axes stand for, and takes every weight that it is
-    given as a matrix of inputs × outputs, or as several.
+    its inner AdamW. This one is told what the axes stand for, and takes a weight with so many as a
+    matrix of inputs × outputs, or as several. All else is as in Keras: other weights, and those
+    with "embedding" in their paths, are left to the inner AdamW. `finegrain.recipes.muon` sorts
+    the weights of a model by what they are, not by their names.
 
     With the momentum $M$ of the gradient, $M = U \Sigma V^\top$, the step is
     $-\eta\, s\, U V^\top$, where $s = 0.2 \sqrt{\max(n, m)}$ for $n$ inputs and $m$ outputs makes
@@ -30,8 +33,7 @@ class Muon(keras.optimizers.Muon):
         **arguments: Those of `keras.optimizers.Muon`.
 
     Raises:
-        ValueError: if `axes` has no input or no output, or other letters; when it is built, if a
-            weight has another number of axes.
+        ValueError: if `axes` has no input or no output, or other letters.
 
     Example:
     >>> import keras, finegrain as fg
@@ -64,25 +66,12 @@ class Muon(keras.optimizers.Muon):
         self.axes = axes
 
     def _should_use_adamw(self, variable: Any) -> bool:
-        return False
-
-    def build(self, variables: list[keras.Variable]) -> None:
-        """Create the momentum of each weight.
-
-        Args:
-            variables: The weights, each with as many axes as `axes` has letters.
-
-        Raises:
-            ValueError: if one has another number of axes.
-        """
-        for variable in variables:
-            if len(variable.shape) != len(self.axes):
-                raise ValueError(
-                    f"Muon(axes={self.axes!r}) takes weights with {len(self.axes)} axes, and "
-                    f"{variable.path!r} has the shape {tuple(variable.shape)}. Leave it to another "
-                    "optimizer by a Rule, or use `finegrain.recipes.muon`."
-                )
-        super().build(variables)
+        path = variable.path
+        return (
+            len(variable.shape) != len(self.axes)
+            or (self.exclude_embeddings and "embedding" in path.lower())
+            or any(re.search(keyword, path) for keyword in self.exclude_layers)
+        )
 
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
         order = [i for kind in "bio" for i, axis in enumerate(self.axes) if axis == kind]

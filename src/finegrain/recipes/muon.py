@@ -81,7 +81,7 @@ def muon(
     for axes, weights in by_axes.items():
         if any(weight.trainable for weight in weights):
             name = f"{len(weights)} hidden matrices ({axes})"
-            optimizer = Muon(learning_rate, axes=axes, **arguments)
+            optimizer = Muon(learning_rate, axes=axes, exclude_embeddings=False, **arguments)
             rules.append(Rule(Weights(weights, name), optimizer=optimizer))
     if not rules:
         raise ValueError(
