@@ -87,5 +87,5 @@ def test_config():
 @pytest.mark.one_backend
 @pytest.mark.parametrize("axes", ["", "i", "oo", "bio2", "xio", None, 3, ["i", "o"]])
 def test_wrong_axes(axes):
-    with pytest.raises(ValueError, match="`axes` should say of each axis.*Received: axes="):
+    with pytest.raises(ValueError, match=r"`axes` should say of each axis.*Received: axes="):
         fg.optimizers.Muon(0.1, axes=axes)

@@ -789,7 +789,8 @@ class TestCumulative:
         rule = fg.Rule("a", learning_rate_multiplier=0.5, cumulative=True)
         assert repr(rule) == "Rule('a', learning_rate_multiplier=0.5, cumulative=True)"
         again = through_json(rule)
-        assert again.cumulative and again.get_config() == rule.get_config()
+        assert again.cumulative
+        assert again.get_config() == rule.get_config()
         # Files of the first release know no cumulative rules.
         config = fg.Rule("a", learning_rate_multiplier=0.5).get_config()
         del config["cumulative"]

@@ -36,8 +36,8 @@ def muon(
         learning_rate: Of Muon. As Keras scales its steps, the rate that AdamW would take does for
             both.
         head: What the head is, in any form that a `Rule` takes. By default the last layers with
-            kernels before the model's outputs, outside of the models within it; the backbones of
-            KerasHub have none.
+            kernels before the model's outputs; the backbones of KerasHub have none. `()`
+            for none.
         roles: {selector: role} for weights whose role is unknown or to be another.
         **arguments: For `finegrain.optimizers.Muon`, such as `momentum` or `weight_decay`.
 
@@ -94,7 +94,7 @@ def muon(
 def _weights_of_head(model: keras.Model, head: Selector | None) -> set[int]:
     if head is None:
         return {id(weight) for layer in heads(model) for weight in layer.weights}
-    selectors = checked_selectors(head)
+    selectors = checked_selectors(head) if head != () else []
     weights = model.weights
     return {
         id(weight)

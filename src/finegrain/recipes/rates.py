@@ -59,7 +59,7 @@ def head_first(
         model: A built model.
         multiplier: Of the head's learning rate, a finite number > 0.
         head: What the head is, in any form that a `Rule` takes. By default the last layers with
-            kernels before the model's outputs, outside of the models within it.
+            kernels before the model's outputs; the backbones of KerasHub have none.
 
     Returns:
         The rule.

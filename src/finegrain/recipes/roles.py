@@ -197,14 +197,11 @@ def _convolves(layer: Any) -> bool:
 
 
 def heads(model: keras.Model) -> list[Any]:
-    """Find the layers that put out what a model is trained for: they are part of no block.
+    """Find the layers that put out what a model is trained for.
 
-    These are the last linear maps before its outputs; those of a model inside another, such as the
-    pooler of a backbone, do not count, nor does a KerasHub backbone have any by itself.
+    These are the last layers with kernels before its outputs, if they hold no other layers, as
+    blocks do. Those of a KerasHub backbone do not count: what it puts out goes on elsewhere.
     """
-    if any(kind.__name__ == "Backbone" for kind in type(model).__mro__):
-        return []
-    own = _outer_layers(model)
     parts = [part for part in parts_of(model) if not isinstance(part.owner, keras.Variable)]
     has_maps_after: dict[Any, bool] = dict.fromkeys(parts, False)
     for part in reversed(parts):
@@ -212,17 +209,15 @@ def heads(model: keras.Model) -> list[Any]:
             if earlier in has_maps_after:
                 has_maps_after[earlier] |= has_maps_after[part] or _maps(part.owner)
     found = [part.owner for part in parts if _maps(part.owner) and not has_maps_after[part]]
-    return [layer for layer in dict.fromkeys(found) if id(layer) in own and not sublayers(layer)]
-
-
-def _outer_layers(model: keras.Model) -> set[int]:
-    """Return the ids of a model's layers, also of those in a Sequential, not of other models'."""
-    found: set[int] = set()
-    for layer in sublayers(model):
-        found.add(id(layer))
-        if type(layer) is keras.Sequential:
-            found |= _outer_layers(layer)
-    return found
+    apart = {
+        id(inner)
+        for layer in model._flatten_layers()
+        if any(kind.__name__ == "Backbone" for kind in type(layer).__mro__)
+        for inner in layer._flatten_layers()
+    }
+    return [
+        layer for layer in dict.fromkeys(found) if id(layer) not in apart and not sublayers(layer)
+    ]
 
 
 def _maps(layer: Any) -> bool:

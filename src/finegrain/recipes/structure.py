@@ -311,9 +311,9 @@ def _holds_mainly_a_row(layer: Any) -> bool:
     if len(rows) < 2:
         return len(layers) == 1 and _holds_mainly_a_row(layers[0])
     others = [inner for inner in layers if inner not in rows]
-    if len(others) <= 1 or min(map(_height, rows)) >= 2:
+    if min(map(_height, rows)) >= 2:
         return True
-    return _in_a_list(layer, rows) and not any(map(_height, others))
+    return not any(map(_height, others)) and (len(others) <= 1 or _in_a_list(layer, rows))
 
 
 def _in_a_list(container: Any, layers: Sequence[Any]) -> bool:
