@@ -62,6 +62,19 @@ def test_names_of_the_contract():
     """The names that users have been promised, where they have been promised."""
     for path in [
         "PerWeight",
+        *(
+            f"recipes.{name}"
+            for name in (
+                "no_weight_decay",
+                "layer_decay",
+                "muon",
+                "lora_plus",
+                "mup",
+                "discriminative",
+                "head_first",
+                "crf",
+            )
+        ),
         "Rule",
         "crf.LinearChain",
         "crf.decode",

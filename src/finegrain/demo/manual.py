@@ -97,7 +97,7 @@ def manual_sentences() -> dict[str, list[list[str]]]:
     Example:
         >>> from finegrain.tagging import manual_sentences
         >>> print(*manual_sentences()["readme"][1])
-        You keep compile, fit, callbacks, mixed precision, save and load_model.
+        Nothing asks for a training loop of your own.
     """
     text = files("finegrain.demo").joinpath("manual.txt").read_text(encoding="utf-8")
     _, *parts = f"\n{text}".split("\n# ")
