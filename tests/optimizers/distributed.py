@@ -35,6 +35,7 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
         keras.optimizers.Adam(0.05),
         fg.optimizers.Scale(2.0, first_step=None, max_change=None),
     ),
+    "recipes": lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1),
     "sgd_clipped": lambda: keras.optimizers.SGD(0.2, momentum=0.9, global_clipnorm=0.5),
 }
 CASES = [*OPTIMIZERS, "adam_nan"]
@@ -52,16 +53,22 @@ def network(case: str, **compile_arguments: Any) -> keras.Model:
     hidden = keras.layers.Dense(8, activation="tanh", name="encoder")(hidden)
     model = keras.Model(inputs, keras.layers.Dense(TARGETS, name="head")(hidden))
     fill(model)
-    optimizer = fg.PerWeight(
-        OPTIMIZERS[case.removesuffix("_nan")](),
-        [
-            fg.Rule("frozen/kernel", learning_rate_multiplier=0.0),
-            fg.Rule("frozen/bias", trainable=False),
-            fg.Rule("encoder", learning_rate_multiplier=0.1),
-            fg.Rule("head", learning_rate_multiplier=2.0),
-        ],
-        nonfinite="skip",
-    )
+    rules = [
+        fg.Rule("frozen/kernel", learning_rate_multiplier=0.0),
+        fg.Rule("frozen/bias", trainable=False),
+        fg.Rule("encoder", learning_rate_multiplier=0.1),
+        fg.Rule("head", learning_rate_multiplier=2.0),
+    ]
+    if case == "recipes":
+        rules = [
+            *fg.recipes.layer_decay(model, 0.5),
+            *fg.recipes.no_weight_decay(model),
+            *fg.recipes.muon(model, 0.05),
+            *fg.recipes.head_first(model, 2.0),
+            *rules[:2],
+        ]
+    made = OPTIMIZERS[case.removesuffix("_nan")]()
+    optimizer = fg.PerWeight(made, rules, nonfinite="skip")
     model.compile(optimizer, "mse", **compile_arguments)
     return model
 
