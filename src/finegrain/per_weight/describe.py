@@ -305,7 +305,8 @@ def rates(book: Rulebook, outcome: Outcome, base: float) -> tuple[float, float, 
     for index in outcome.factors:
         multiplier *= _now(book.rules[index], "learning_rate_multiplier")
     if outcome.trainable is not None:
-        multiplier *= _now(book.rules[outcome.trainable], "trainable")
+        switch = book.rules[outcome.trainable]
+        multiplier *= _now(switch, "trainable") * as_float(switch.warmth())
     moves = multiplier > 0 and not (absolute and rate == 0)
     return multiplier, rate * multiplier, moves
 

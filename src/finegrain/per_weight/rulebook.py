@@ -94,6 +94,7 @@ class LiveRule:
             "learning_rate": own if rule.learning_rate is None else rule.learning_rate,
             OWN_RATE: None if rule.learning_rate is None else own,
             "trainable": None if rule.trainable is None else rule.trainable * rule.scale,
+            "released_at": None if rule.warm_up is None else rule.released_at,
             "weight_decay": rule.weight_decay if rule.may_decay else None,
         }
         self.numbers = {
@@ -112,6 +113,19 @@ class LiveRule:
         if name in self.numbers:
             return self.numbers[name].tensor()
         return ops.cast(getattr(self.rule, name)(self._step()), "float32")
+
+    def warmth(self) -> Any:
+        """Return the factor that a rule's `warm_up` has come to since the release, or 1.0."""
+        if self.rule.warm_up is None:
+            return 1.0
+        steps = ops.cast(self._step(), "float32") - self.numbers["released_at"].tensor() + 1.0
+        return ops.clip(steps / self.rule.warm_up, 0.0, 1.0)
+
+    def release(self) -> list[tuple[Number, float]]:
+        """List the (number, value) to assign so that a warm-up begins now."""
+        if "released_at" not in self.numbers:
+            return []
+        return [(self.numbers["released_at"], float(backend.host_array(self._step())))]
 
     @property
     def own_rate_name(self) -> str:
@@ -208,6 +222,7 @@ class Rulebook:
         switch = None if outcome.trainable is None else self.rules[outcome.trainable]
         absolute = deciding is not None and deciding.rule.learning_rate is not None
         factors = [self.rules[index] for index in outcome.factors]
+        warms_up = switch is not None and switch.rule.warm_up is not None
 
         def compute() -> Any:
             if deciding is not None and absolute:
@@ -220,6 +235,8 @@ class Rulebook:
                 rate = rate * ops.cast(factor.value("learning_rate_multiplier"), rate.dtype)
             if switch is not None:
                 rate = rate * ops.cast(switch.value("trainable"), rate.dtype)
+                if warms_up:
+                    rate = rate * ops.cast(switch.warmth(), rate.dtype)
             return rate
 
         rates = [deciding] if absolute else [own, deciding]
@@ -230,6 +247,7 @@ class Rulebook:
         constant = all(
             live is None or name in live.numbers for live, name in zip(rates, names, strict=True)
         ) and (absolute or own is not None or isinstance(self.base_rate(), keras.Variable))
+        constant = constant and not warms_up
         return self._remembered(("rate", outcome.group), constant, compute)
 
     def weight_decay(self, outcome: Outcome) -> Any:
@@ -342,7 +360,10 @@ class Rulebook:
                     "weights a later rule decides (see `describe`). Set that rule's, or put this "
                     f"rule after it. Received: {[live.rule for live in meant]}"
                 )
-            changes += [(number, factor) for _, number, factor in found]
+            for live, number, factor in found:
+                changes.append((number, factor))
+                if number.property_name == "trainable" and factor > 0 and number.read() == 0:
+                    changes += live.release()
         return changes
 
     def _decides(self, live: LiveRule, number: Number, outcomes: Sequence[Outcome]) -> bool:

@@ -36,7 +36,7 @@ Transforms = GradientTransform | Callable[..., Any] | Sequence[Any]
 
 @keras.saving.register_keras_serializable(package="finegrain")
 class Rule:
-    """Selects weights and says how they learn.
+    r"""Selects weights and says how they learn.
 
     A rule sets only what it names. Several rules may select one weight: for each property the
     last rule that names it decides. `learning_rate_multiplier` and `learning_rate` are two ways
@@ -71,14 +71,17 @@ class Rule:
             this one give, so that several can be put together: a decay over the layers, a warm-up,
             a factor for the head. Otherwise it takes their place. While training goes on a
             cumulative number can be set to any other, but for 0.
+        warm_up: An integer ≥ 1, for a rule that says `trainable`: what is released at step $t_0$
+            learns at step $t$ at its rate × $\min(1, (t - t_0 + 1) / \text{warm\_up})$. Steps
+            are counted as for schedules.
         name: The rule's name in tables and for `PerWeight.set`. Defaults to what it
             selects by.
 
     Raises:
         TypeError: if an argument is of a wrong type.
         ValueError: if a value is out of range, if the rule sets nothing, or if it contradicts
-            itself: both rates, a rate of 0 with `trainable=True`, or `cumulative` without a
-            multiplier.
+            itself: both rates, a rate of 0 with `trainable=True`, `cumulative` without a
+            multiplier, or `warm_up` without `trainable`.
 
     Example:
     >>> import keras, finegrain as fg
@@ -107,6 +110,7 @@ class Rule:
         optimizer: keras.optimizers.Optimizer | str | dict[str, Any] | None = None,
         trainable: bool | None = None,
         cumulative: bool = False,
+        warm_up: int | None = None,
         name: str | None = None,
     ) -> None:
         self.selectors = checked_selectors(weights)
@@ -150,6 +154,9 @@ class Rule:
         self.may_decay = bool(self.weight_decay)
         # What setting a multiplier has made of a rule that says `trainable` only.
         self.scale = 1.0
+        self.warm_up = None if warm_up is None else _checked_warm_up(warm_up, self.trainable)
+        # The step at which its weights were released last; only a rule that warms up asks.
+        self.released_at = 0.0
         if self.trainable and 0.0 in (self.learning_rate_multiplier, self.learning_rate):
             raise ValueError(
                 "A Rule with `trainable=True` and a learning rate of 0 contradicts itself: leave "
@@ -193,6 +200,7 @@ class Rule:
             "optimizer": kind,
             "trainable": self.trainable,
             "cumulative": self.cumulative or None,
+            "warm_up": self.warm_up,
         }
         return {key: value for key, value in properties.items() if value is not None}
 
@@ -208,6 +216,7 @@ class Rule:
             "optimizer": None if self.template is None else self.template.serialize(),
             "trainable": self.trainable,
             "cumulative": self.cumulative,
+            "warm_up": self.warm_up,
             "name": self.name if self.is_named else None,
             # The default name, which exact paths would not reveal.
             "label": self.name,
@@ -215,6 +224,7 @@ class Rule:
             "may_hold": self.may_hold,
             "may_decay": self.may_decay,
             "scale": self.scale,
+            "released_at": self.released_at,
         }
 
     @classmethod
@@ -228,7 +238,7 @@ class Rule:
                 return keras.saving.deserialize_keras_object(value, custom_objects)
             return value
 
-        kept = ("label", "may_hold", "may_decay", "scale")
+        kept = ("label", "may_hold", "may_decay", "scale", "warm_up", "released_at")
         arguments = {key: restored(value) for key, value in config.items() if key not in kept}
         for key in ("weights", "gradient"):
             if isinstance(arguments.get(key), (list, tuple)):
@@ -246,12 +256,31 @@ class Rule:
         rule.may_hold = config.get("may_hold", rule.may_hold)
         rule.may_decay = config.get("may_decay", rule.may_decay)
         rule.scale = config.get("scale", rule.scale)
+        rule.warm_up = config.get("warm_up", rule.warm_up)
+        rule.released_at = config.get("released_at", rule.released_at)
         return rule
 
     def __repr__(self) -> str:
         labels = [label(selector) for selector in self.selectors]
         what = repr(labels[0] if len(labels) == 1 else labels)
         return ", ".join([f"Rule({what}", *(f"{k}={v}" for k, v in self._named().items())]) + ")"
+
+
+def _checked_warm_up(steps: Any, trainable: bool | None) -> int:
+    """Return over how many steps a rule warms up, or raise an error."""
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
+        raise TypeError(f"`warm_up` should be an integer >= 1. Received: warm_up={steps!r}")
+    if steps < 1:
+        raise ValueError(
+            "`warm_up` should be an integer >= 1; leave it out for none. "
+            f"Received: warm_up={steps!r}"
+        )
+    if trainable is None:
+        raise ValueError(
+            "`warm_up` begins when weights are released: give the rule `trainable=False`, or True "
+            f"for those that learn from the first step. Received: warm_up={steps!r}, trainable=None"
+        )
+    return int(steps)
 
 
 def checked_rate(argument: str, value: Any) -> Any:
