@@ -14,6 +14,7 @@ try:
         plots,
         recipes,
         routing,
+        schedules,
         tagging,
     )
 except ModuleNotFoundError as error:
@@ -51,6 +52,7 @@ __all__ = [
     "plots",
     "recipes",
     "routing",
+    "schedules",
     "tagging",
     "with_gradients",
 ]
