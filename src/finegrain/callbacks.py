@@ -2,5 +2,6 @@
 
 from finegrain.monitoring.terminate_on_non_finite import TerminateOnNonFinite
 from finegrain.monitoring.watch import Watch
+from finegrain.per_weight.unfreeze import Unfreeze
 
-__all__ = ["TerminateOnNonFinite", "Watch"]
+__all__ = ["TerminateOnNonFinite", "Unfreeze", "Watch"]

@@ -70,7 +70,7 @@ def save(optimizer: Any, store: Any) -> None:
     optimizer._partition.hand_out_counts()
     _write(store, named_state(optimizer), optimizer._trainable_variables)
     for live, number in optimizer._book.numbers():
-        store[_name(live, number)] = np.array([number.configured, number.read()], "float32")
+        store[number_name(live, number)] = np.array([number.configured, number.read()], "float32")
 
 
 def load(optimizer: Any, store: Any) -> None:
@@ -107,9 +107,15 @@ def load(optimizer: Any, store: Any) -> None:
             there = "model_variables_moving_average" in of_weight[optimizer._var_key(weight)]
             if average is not None and not there:
                 average.assign(weight)
+    claimed = {number_name(live, number) for live, number in optimizer._book.numbers()}
+    optimizer._unclaimed = {
+        name: np.asarray(store[name])
+        for name in names
+        if name.startswith("rule:") and name not in claimed
+    }
     for live, number in optimizer._book.numbers():
-        if _name(live, number) in names:
-            configured, current = np.asarray(store[_name(live, number)])
+        if number_name(live, number) in names:
+            configured, current = np.asarray(store[number_name(live, number)])
             # A loaded model's config has the current number; that of the first release, of a rule
             # that says `trainable`, its sign alone.
             told = [configured, current]
@@ -257,7 +263,8 @@ def _rule_config(optimizer: Any, index: int) -> dict[str, Any]:
     return config
 
 
-def _name(live: LiveRule, number: Number) -> str:
+def number_name(live: LiveRule, number: Number) -> str:
+    """Return the name that a rule's number has in a store."""
     return f"rule:{stored_name(live.key)}:{number.property_name}"
 
 

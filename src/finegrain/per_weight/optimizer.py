@@ -145,14 +145,14 @@ class PerWeight(keras.optimizers.Optimizer):
             **template.shared_arguments(),
         )
         self.nonfinite = nonfinite
-        self._book = Rulebook(
-            template, rules, self._add_numbers, self._current_step, self._base_rate
-        )
+        self._book = self._rulebook(template, rules)
         self._partition = Partition(self._book, self._var_key)
         self._pending = _Pending()
         self._guard: Guard | None = None
         self._recorder: Recorder | None = None
         self._from_file: FromFile | None = None
+        # Numbers of rules that a file has but this optimizer lacks, until a callback brings them.
+        self._unclaimed: dict[str, Any] = {}
         # Whether TensorFlow has a graph of the step, which would not know other groups.
         self._is_traced = False
 
@@ -177,6 +177,9 @@ class PerWeight(keras.optimizers.Optimizer):
         rules = [live.rule for live in self._book.rules]
         shown = ", ".join(map(repr, rules[:3])) + (f", … {len(rules)} in all" * (len(rules) > 3))
         return f"PerWeight({self._book.template!r}, [{shown}])"
+
+    def _rulebook(self, template: Template, rules: Sequence[Rule]) -> Rulebook:
+        return Rulebook(template, rules, self._add_numbers, self._current_step, self._base_rate)
 
     def _add_numbers(self, values: list[float]) -> keras.Variable:
         def initial(shape: Sequence[int], dtype: str) -> Any:
@@ -406,7 +409,8 @@ class PerWeight(keras.optimizers.Optimizer):
                 slots do not advance. A rule that says `trainable` alone takes it as well.
             learning_rate: A finite number ≥ 0: the absolute rate of the rule, or of its optimizer.
             weight_decay: A finite number ≥ 0.
-            trainable: Whether the weights move.
+            trainable: Whether the weights move. With True, a rule that held them begins its
+                `warm_up`.
 
         Raises:
             TypeError: if `trainable` is no bool.

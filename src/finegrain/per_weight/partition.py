@@ -257,25 +257,47 @@ class Partition:
                 groups.append(group)
                 continue
             with backend.scope_of(group.weights):
-                groups += [self._part_of(group, places, taken) for places in parts.values()]
+                groups += [
+                    _part_of(group, places, taken, self.book, group.outcome)
+                    for places in parts.values()
+                ]
         if len(groups) == len(self.groups):
             return self
         parted = Partition(self.book, self.key, self.selection, groups, self.transforms)
         parted.collect_counts()
         return parted
 
-    def _part_of(self, group: Group, places: Sequence[int], taken: set[str]) -> Group:
-        """Make a group of some of a group's weights, with their state."""
-        part = _new_group(self.book, group.outcome, taken)
-        part.weights = [group.weights[place] for place in places]
-        excluded = set(map(self.key, group.undecayed))
-        part.undecayed = [weight for weight in part.weights if self.key(weight) in excluded]
-        part.build()
-        old = group.states()
-        for place, new in zip(places, part.states(), strict=True):
-            for slot, variable in new.items():
-                variable.assign(old[place][slot])
-        return part
+    def under(
+        self, book: Rulebook, selection: Sequence[Selected], variables: Sequence[keras.Variable]
+    ) -> Partition:
+        """Sort the weights into groups by other rules; they keep their state and step counts.
+
+        Args:
+            book: The other rules, which have the gradient transforms of today's.
+            selection: What these make of each weight.
+            variables: The weights, in the same order.
+        """
+        self.hand_out_counts()
+        # Weights of two groups may have taken different steps, so that they stay apart.
+        place_of = {
+            self.key(weight): place
+            for group in self.groups
+            for place, weight in enumerate(group.weights)
+        }
+        parts: dict[Hashable, tuple[Group, Outcome, list[int]]] = {}
+        for variable, selected in zip(variables, selection, strict=True):
+            outcome, group = book.outcome(selected.rules), self.group_of(variable)
+            part = parts.setdefault((outcome.group, id(group)), (group, outcome, []))
+            part[2].append(place_of[self.key(variable)])
+        taken: set[str] = set()
+        with backend.scope_of(variables):
+            groups = [
+                _part_of(group, places, taken, book, outcome)
+                for group, outcome, places in parts.values()
+            ]
+            other = Partition(book, self.key, selection, groups, self.transforms)
+        other.collect_counts()
+        return other
 
     def group_of(self, weight: Any) -> Group:
         """Find the group of a weight.
@@ -378,6 +400,22 @@ class Partition:
             if not selected.rules:
                 members.setdefault("no rule", []).append(index)
         return members
+
+
+def _part_of(
+    group: Group, places: Sequence[int], taken: set[str], book: Rulebook, outcome: Outcome
+) -> Group:
+    """Make a group of some of a group's weights, with their state, under an outcome of `book`."""
+    part = _new_group(book, outcome, taken)
+    part.weights = [group.weights[place] for place in places]
+    excluded = set(map(id, group.undecayed))
+    part.undecayed = [weight for weight in part.weights if id(weight) in excluded]
+    part.build()
+    old = group.states()
+    for place, new in zip(places, part.states(), strict=True):
+        for slot, variable in new.items():
+            variable.assign(old[place][slot])
+    return part
 
 
 def _new_group(book: Rulebook, outcome: Outcome, taken: set[str]) -> Group:
