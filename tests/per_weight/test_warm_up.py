@@ -90,6 +90,9 @@ def test_saved_and_loaded(tmp_path, released):
     if released:
         model.optimizer.set("late", trainable=True)
     fit_ones(model)
+    config = model.optimizer.get_config()
+    assert config["rules"][1]["released_at"] == (2.0 if released else 0.0)
+    assert fg.PerWeight.from_config(config).get_config()["rules"] == config["rules"]
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", {"mean_output": mean_output})
     if not released:

@@ -49,8 +49,9 @@ class Unfreeze(keras.callbacks.Callback):
         TypeError: if an argument is of a wrong type; at the start of `fit`, if the model's
             optimizer is no `PerWeight`.
         ValueError: if a value is out of range; at the start of `fit`, if a selector selects no
-            trainable weight, if an entry names only weights that others release earlier, or if
-            `fit` is given two of these callbacks.
+            trainable weight, if an entry names only weights that others release earlier, if the
+            model is not built (TensorFlow alone does not build it before), or if `fit` is given
+            two of these callbacks.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -186,7 +187,8 @@ class Unfreeze(keras.callbacks.Callback):
         if not isinstance(inner, PerWeight):
             raise TypeError(
                 "Unfreeze needs a model compiled with a `PerWeight`, which can hold weights: wrap "
-                "your optimizer as `PerWeight(optimizer)`, which changes no step. "
+                "your optimizer as `PerWeight(optimizer)`, which changes no step; `PerWeight("
+                "AdaptiveStepSize(...))`, not the reverse. "
                 f"Received: optimizer={optimizer!r}"
             )
         return inner

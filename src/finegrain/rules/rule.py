@@ -71,9 +71,9 @@ class Rule:
             this one give, so that several can be put together: a decay over the layers, a warm-up,
             a factor for the head. Otherwise it takes their place. While training goes on a
             cumulative number can be set to any other, but for 0.
-        warm_up: An integer ≥ 1, for a rule that says `trainable`: what is released at step $t_0$
-            learns at step $t$ at its rate × $\min(1, (t - t_0 + 1) / \text{warm\_up})$. Steps
-            are counted as for schedules.
+        warm_up: An integer $n$ ≥ 1, for a rule that says `trainable`: what is released at step
+            $t_0$ learns at step $t$ at its rate × $\min(1, (t - t_0 + 1) / n)$. Steps are counted
+            as for schedules.
         name: The rule's name in tables and for `PerWeight.set`. Defaults to what it
             selects by.
 

@@ -49,7 +49,8 @@ def checked_part(argument: str, value: Any) -> Part:
 
 def value_of(part: Part, step: Any) -> Any:
     """Return what a part comes to at a step: a float32 scalar."""
-    return ops.cast(part if isinstance(part, float) else part(step), "float32")
+    value = part(step) if callable(part) else part
+    return ops.cast(value, "float32")
 
 
 def serialized(part: Part) -> Any:
