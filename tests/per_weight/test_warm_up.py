@@ -47,6 +47,7 @@ def test_in_compiled_fit():
     assert biases == [0, 0, -2, -6, -12, -20, -28]
 
 
+@pytest.mark.full
 def test_from_the_first_step():
     """What a rule never held warms up from step 0."""
     model = warming(trainable=True)
@@ -54,6 +55,7 @@ def test_from_the_first_step():
     assert kernel_and_bias(model) == [-3, -12]
 
 
+@pytest.mark.full
 def test_each_release_begins_anew():
     """Held in the middle of it and released again, the weights begin again."""
     model = warming(trainable=True)
@@ -68,6 +70,7 @@ def test_each_release_begins_anew():
     assert kernel_and_bias(model) == [-6, -22]
 
 
+@pytest.mark.full
 def test_released_by_a_multiplier():
     """A rule that says `trainable` alone takes a factor, which the warm-up multiplies."""
     optimizer = fg.PerWeight("sgd", [fg.Rule("bias", trainable=False, warm_up=4)])
@@ -83,6 +86,7 @@ def test_released_by_a_multiplier():
 
 
 @pytest.mark.parametrize("released", [False, True])
+@pytest.mark.selected("True")
 def test_saved_and_loaded(tmp_path, released):
     """In the middle of the warm-up, or before it."""
     model = warming(trainable=False)
@@ -102,6 +106,7 @@ def test_saved_and_loaded(tmp_path, released):
     assert repr(again.optimizer).count("warm_up=4") == 1
 
 
+@pytest.mark.full
 def test_under_accumulation():
     """Its steps are batches, as those of schedules are."""
     model = warming(trainable=True, gradient_accumulation_steps=2)

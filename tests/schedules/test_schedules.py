@@ -62,6 +62,7 @@ STEPS = 31
 
 
 @every_schedule
+@pytest.mark.selected("warm-up-then-delayed", "slanted-rounded")
 def test_the_formula(name):
     """At each step, given as a Python number, a tensor of any integer type, or a float."""
     schedule, expected = SCHEDULES[name]
@@ -74,6 +75,7 @@ def test_the_formula(name):
 
 
 @every_schedule
+@pytest.mark.one_backend
 def test_config(name):
     """An equal schedule comes back, also through JSON."""
     schedule = SCHEDULES[name][0]
