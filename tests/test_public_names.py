@@ -12,7 +12,7 @@ import finegrain
 pytestmark = pytest.mark.one_backend
 
 # Where things live that the public modules hand out: rooms behind the doors.
-ROOMS = {"demo", "gan", "per_weight", "rules", "segmenter"}
+ROOMS = {"demo", "gan", "per_weight", "range_test", "rules", "segmenter"}
 PACKAGES = [
     "finegrain",
     *sorted(
@@ -78,6 +78,7 @@ def test_names_of_the_contract():
         "Rule",
         "crf.LinearChain",
         "crf.decode",
+        "find_learning_rate",
         "layers.CRF",
         "losses.CRFNegativeLogLikelihood",
         "metrics.ViterbiAccuracy",

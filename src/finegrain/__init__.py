@@ -30,6 +30,7 @@ except ModuleNotFoundError as error:
 from finegrain.per_weight.nonfinite import NonFiniteGradientError
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.per_weight.with_gradients import with_gradients
+from finegrain.range_test.finder import find_learning_rate
 from finegrain.recipes.layer_decay import layer_decay
 from finegrain.rules.rule import Rule
 
@@ -41,6 +42,7 @@ __all__ = [
     "Rule",
     "callbacks",
     "crf",
+    "find_learning_rate",
     "gradients",
     "layer_decay",
     "layers",

@@ -14,6 +14,7 @@ from finegrain._backend import neutral
 
 Tensor = Any
 
+BUILDS_ON_A_BATCH = True
 COUNTS_TOGETHER = True  # each variable of a program is work
 UNDOES_FAILED_STEPS = True
 
@@ -74,3 +75,16 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
 def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:
     """Return the variables' arrays themselves, not copies: arrays never change."""
     return [variable.value for variable in variables]
+
+
+def undo_fit(model: Any) -> Callable[[], None]:
+    """Return a function that has the model forget the state of a compiled program.
+
+    An interrupted `fit` leaves arrays there that the program has deleted, and Keras would assign
+    them to the variables later.
+    """
+
+    def undo() -> None:
+        model._jax_state, model._jax_state_synced = None, True
+
+    return undo

@@ -19,6 +19,7 @@ from finegrain._backend.support import WITHOUT_GRADIENTS, no_kernel
 Tensor = Any
 
 __all__ = [
+    "BUILDS_ON_A_BATCH",
     "CHECKS_INDICES",
     "COUNTS_TOGETHER",
     "RUNS_EACH_STEP",
@@ -40,11 +41,14 @@ __all__ = [
     "on_values",
     "outside_of_graphs",
     "over_replicas",
+    "random_state",
     "run_if",
     "scope_of",
+    "set_random_state",
     "snapshot",
     "straight_through",
     "unchanged_since",
+    "undo_fit",
     "versions",
 ]
 
@@ -56,6 +60,9 @@ COUNTS_TOGETHER = False
 
 UNDOES_FAILED_STEPS = False
 """Whether Keras forgets what a step assigned if it raises an error."""
+
+BUILDS_ON_A_BATCH = False
+"""Whether the first `fit` takes a batch before its first epoch, to build losses and metrics."""
 
 CHECKS_INDICES = False
 """Whether looking up an index that is outside raises an error by itself."""
@@ -223,3 +230,20 @@ def anywhere(flags: Any) -> Any:
 def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
     """Return the scope of the strategy that weights were made under, to make their state in."""
     return nullcontext()
+
+
+def random_state() -> Any:
+    """Return the state of the backend's own global generators of random numbers."""
+    return None
+
+
+def set_random_state(state: Any) -> None:
+    """Put the backend's own generators into a state that `random_state` returned."""
+
+
+def undo_fit(model: Any) -> Callable[[], None]:
+    """Return a function that undoes what `fit` leaves behind, or did when it was interrupted.
+
+    It says nothing of variables, attributes that all backends have, and random numbers.
+    """
+    return lambda: None

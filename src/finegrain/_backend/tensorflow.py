@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from tensorflow.python.eager import context
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from finegrain._backend import neutral
@@ -201,3 +202,15 @@ def scope_of(weights: Sequence[Any]) -> AbstractContextManager[Any]:
     if strategy is None or strategy is tf.distribute.get_strategy():
         return nullcontext()
     return strategy.scope()
+
+
+def random_state() -> Any:
+    """Return the state of what draws the seeds of operations, if the program has set a seed."""
+    generator = getattr(context.context(), "_rng", None)
+    return None if generator is None else generator.getstate()
+
+
+def set_random_state(state: Any) -> None:
+    """Put it back."""
+    if state is not None:
+        context.context()._rng.setstate(state)

@@ -15,6 +15,7 @@ Tensor = torch.Tensor
 
 lists = foreach
 moment_step = foreach.moment_step
+BUILDS_ON_A_BATCH = True
 RUNS_EACH_STEP = True
 CHECKS_INDICES = True
 
@@ -84,3 +85,29 @@ def unchanged_since(seen: Sequence[tuple[Any, int]], variables: Sequence[keras.V
         value is variable.value and version == value._version
         for (value, version), variable in zip(seen, variables, strict=True)
     )
+
+
+def random_state() -> Any:
+    """Return the states of the generators of the host and of all CUDA devices in use."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), devices
+
+
+def set_random_state(state: Any) -> None:
+    """Put the generators into these states."""
+    host, devices = state
+    torch.set_rng_state(host)
+    if devices is not None:
+        torch.cuda.set_rng_state_all(devices)
+
+
+def undo_fit(model: Any) -> Callable[[], None]:
+    """Return a function that puts the modules' modes back, and frees the gradients."""
+    modes = [(module, module.training) for module in model.modules()]
+
+    def undo() -> None:
+        for module, mode in modes:
+            module.training = mode
+        model.zero_grad()
+
+    return undo
