@@ -103,7 +103,9 @@ def set_random_state(state: Any) -> None:
 
 def undo_fit(model: Any) -> Callable[[], None]:
     """Return a function that puts the modules' modes back, and frees the gradients."""
-    modes = [(module, module.training) for module in model.modules()]
+    # Keras's layers are not all modules of their model.
+    modules = {module for layer in model._flatten_layers() for module in layer.modules()}
+    modes = [(module, module.training) for module in modules]
 
     def undo() -> None:
         for module, mode in modes:

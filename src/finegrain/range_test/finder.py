@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import GeneratorType
 from typing import Any
 
 import keras
@@ -129,7 +130,8 @@ def find_learning_rate(
             model.optimizer.build(model.trainable_variables)
     with unchanged(model) as restoring:
         dial = dial_of(model, rule)
-        sweep = Sweep(model, dial, planned, divergence, restoring, bool(verbose))
+        once = isinstance(x, GeneratorType)
+        sweep = Sweep(model, dial, planned, divergence, restoring, once, bool(verbose))
         arguments = {"batch_size": batch_size, "shuffle": shuffle, "verbose": 0}
         arguments |= {"sample_weight": sample_weight, "class_weight": class_weight}
         with dial.ready():

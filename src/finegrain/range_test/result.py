@@ -133,7 +133,7 @@ def has_fallen(rates: np.ndarray, losses: np.ndarray, curve: np.ndarray, width: 
     """Return whether the smoothed loss falls by more than the batches differ among themselves.
 
     It has to fall below its level in the first quarter of the steps, where the rates are too small
-    to matter, by three standard errors.
+    to matter, by two and a half standard errors, which noise alone reaches in a test of twenty.
 
     Args:
         rates: Shape (steps,).
@@ -147,7 +147,7 @@ def has_fallen(rates: np.ndarray, losses: np.ndarray, curve: np.ndarray, width: 
     shares = _kernel(rates, width)[place]
     error = first.std() * float(np.sqrt(np.square(shares).sum() + 1 / len(first)))
     rounding = 1e-6 * abs(first.mean())
-    return bool(first.mean() - curve[place] > max(3 * error, rounding))
+    return bool(first.mean() - curve[place] > max(2.5 * error, rounding))
 
 
 def _kernel(rates: np.ndarray, width: float) -> np.ndarray:

@@ -28,6 +28,7 @@ class Sweep(keras.callbacks.Callback):
         planned: The rates.
         divergence: How far the loss may rise; see `find_learning_rate`.
         restoring: What will be put back.
+        once: Whether the data can be read only once.
         shown: Whether to show a progress bar.
 
     Attributes:
@@ -42,6 +43,7 @@ class Sweep(keras.callbacks.Callback):
         planned: np.ndarray,
         divergence: float,
         restoring: Restoring,
+        once: bool,
         shown: bool,
     ) -> None:
         super().__init__()
@@ -51,6 +53,7 @@ class Sweep(keras.callbacks.Callback):
         self._planned = planned
         self._divergence = divergence
         self._restoring = restoring
+        self._once = once
         self._draws = draws_for_building(model)
         self._bar = None
         if shown:
@@ -107,8 +110,11 @@ class Sweep(keras.callbacks.Callback):
                 self._bar.update(len(self.losses), finalize=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """End the training if the data have no batch left."""
-        if not self._got_batches:
+        """End the training if the data have no batch left.
+
+        Of a generator that has ended, Keras would take the first batches again and again.
+        """
+        if self._once or not self._got_batches:
             self.model.stop_training = True
 
     def _gradient_is_not_finite(self) -> bool:
