@@ -91,7 +91,7 @@ def find_learning_rate(
     >>> x = np.random.normal(size=(256, 4)).astype("float32")
     >>> y = x @ np.array([[1.0], [-2.0], [3.0], [0.5]], "float32")
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    >>> model.compile("adam", loss="mse")
+    >>> model.compile("sgd", loss="mse")
     >>> found = fg.find_learning_rate(model, x, y, verbose=0)
     >>> 0.01 < found.suggestion < 1
     True
