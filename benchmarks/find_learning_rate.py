@@ -113,8 +113,8 @@ def best(grid: dict[str, Any]) -> float:
 
 
 def middle(rates: list[Any]) -> float:
-    """Return the geometric mean; NaN if there is no rate for a seed."""
-    return float(np.exp(np.mean(np.log([np.nan if r is None else r for r in rates]))))
+    """Return the geometric mean of those that there are."""
+    return float(np.exp(np.mean(np.log([rate for rate in rates if rate is not None]))))
 
 
 def cost(grid: dict[str, Any], rate: float) -> float:
@@ -150,17 +150,20 @@ def tables(pieces: dict[str, Any], grids: dict[str, Any], tasks: list[str], key:
             continue
         rate = best(grid)
         suggestion, steepest = middle(piece["suggestion"]), middle(piece["steepest"])
-        ratios = [r / rate if r else np.nan for r in piece["suggestion"]]
-        single += [near(ratio) for ratio in ratios]
+        ratios = [r / rate for r in piece["suggestion"] if r is not None]
+        missing = len(SEEDS) - len(ratios)
+        single += [near(ratio) for ratio in ratios] + [False] * missing
         # A tenth of the rate with the lowest loss, as others read the curve.
         readings = [suggestion, suggestion * 3 / 10, steepest, CONSTANT[key]]
-        counts += [near(r / rate) for r in readings]
+        # What needs the lowest loss is not near if it was not found.
+        whole = [not missing, not missing, True, True]
+        counts += [near(r / rate) and there for r, there in zip(readings, whole, strict=True)]
         edge = rate in (grid["rates"][0], grid["rates"][-1])
         rows.append(
             [
                 f"{name} (floor)" if name in WITH_FLOOR else name,
                 f"{rate:.2g}{' (end of the grid)' if edge else ''}",
-                f"{suggestion:.2g}",
+                f"{suggestion:.2g}" + (f" (none for {missing} seed)" if missing else ""),
                 f"**{suggestion / rate:.2f}**",
                 f"{min(ratios):.2f}–{max(ratios):.2f}",
                 f"{cost(grid, suggestion):.2f}",
@@ -192,7 +195,9 @@ def page(run: Run) -> str:
         f"training loss after {steps} steps at a constant rate, of a grid with five to six rates a "
         f"decade, mean over the seeds {GRID_SEEDS}. *Suggestion* and *ratio*: the geometric mean "
         "over the seeds, and that over the best rate; *single seeds*: the smallest and the largest "
-        "ratio. *Loss, relative*: the final training loss at the grid's rate nearest to the "
+        "ratio. Where no rate was suggested for a seed, which the finder does when the loss fell "
+        "by less than batches differ, the task counts as not near. *Loss, relative*: the final "
+        "training loss at the grid's rate nearest to the "
         "suggestion, over the lowest of the grid. The columns beside it are ratios, too: of other "
         "readings of the same curves, and of one rate for all tasks, which was chosen to be near "
         "most often, knowing the best rates. *Floor* marks tasks whose training loss cannot reach "
@@ -201,8 +206,8 @@ def page(run: Run) -> str:
         "tables under Adam, with sixteen other seeds each, against these same best rates. We tried "
         "where to read the curve (lowest, steepest, shares of the fall), the fraction, the width "
         "of smoothing, the number of steps and where a test ends, and took simple numbers near the "
-        "best. So the first two tables are no test of that choice. The third is: under SGD nothing "
-        "was tried before.\n\n"
+        "best. So the first two tables are no test of that choice. The third is: no default "
+        "was chosen by a run under SGD.\n\n"
         + run.source("benchmarks/find_learning_rate.py")
         + "\n## Adam, the nine tasks\n\n"
         + tables(pieces, grids, list(TASKS), ADAM)

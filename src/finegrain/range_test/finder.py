@@ -74,9 +74,10 @@ def find_learning_rate(
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
-        An object with `suggestion`, a float, or `None` if the loss never fell; `rates`, `losses`
-        and `smoothed`, float64 arrays of shape (steps until the end,); `multiplier`, what to give
-        `PerWeight.set` for a rule that has a multiplier; and `plot()`, which draws it.
+        A `RangeTest`: `suggestion`, a float, or `None`, with a warning, if the loss never fell by
+        more than batches differ; `rates`, `losses` and `smoothed`, float64 arrays of shape (steps
+        until the end,); `multiplier`, what to give `PerWeight.set` for a rule that has one; and
+        `plot()`, which draws it.
 
     Raises:
         TypeError: if `model` is not a Keras model, or if `rule` is given and its optimizer is not
@@ -167,8 +168,8 @@ def find_learning_rate(
             )
     else:
         warnings.warn(
-            "The loss did not fall at any rate, so that none is suggested. See `plot()`; more "
-            "`steps` or a larger `batch_size` may show more.",
+            "The loss did not fall at any rate by more than batches differ, so that none is "
+            "suggested. See `plot()`; more `steps` or a larger `batch_size` may show more.",
             stacklevel=2,
         )
     multiplier = dial.multiplier_for(suggestion) if isinstance(dial, RuleRate) else None

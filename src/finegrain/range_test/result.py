@@ -21,7 +21,7 @@ class RangeTest:
 
     Attributes:
         suggestion: A third of the learning rate at which the smoothed loss was lowest; `None` if
-            the loss never fell.
+            the loss never fell by more than batches differ.
         rates: The learning rates, float64 of shape (steps,), ascending.
         losses: The loss of the batch at each rate, before the step was taken: float64 of shape
             (steps,), the last of them perhaps not finite.
