@@ -211,9 +211,9 @@ def page(run: Run) -> str:
         + run.source("benchmarks/find_learning_rate.py")
         + "\n## Adam, the nine tasks\n\n"
         + tables(pieces, grids, list(TASKS), ADAM)
-        + "\nOne rate for all tasks would be about as near, since the tasks are small and Adam's best "
-        "rates lie close together. The test knows nothing of that: under SGD, below, the best "
-        "rates are about ten times larger, and its suggestions follow.\n"
+        + "\nOne rate for all tasks would be about as near, since the tasks are small and Adam's "
+        "best rates lie close together. The test knows nothing of that: under SGD, below, the "
+        "best rates are about ten times larger, and its suggestions follow.\n"
         + "\n## Adam, five more tasks\n\nTheir grids have other seeds and half the steps.\n\n"
         + tables(pieces, grids, list(HELD_OUT_TASKS), ADAM)
         + "\n## SGD with momentum 0.9, the nine tasks\n\n"
