@@ -24,10 +24,20 @@ class GroupLearningRate:
     def __init__(self, book: Rulebook, outcome: Outcome) -> None:
         self.book = book
         self.outcome = outcome
+        self._now: Any = None
 
     def __call__(self) -> Any:
         """Return the learning rate of the group at this step, as a scalar tensor."""
-        return self.book.rate(self.outcome)
+        return self.book.rate(self.outcome) if self._now is None else self._now
+
+    @contextmanager
+    def computed_once(self) -> Iterator[None]:
+        """Compute the rate once in this context: Keras asks for it at each weight that decays."""
+        self._now = self.book.rate(self.outcome)
+        try:
+            yield
+        finally:
+            self._now = None
 
 
 class Group:
@@ -36,11 +46,11 @@ class Group:
     def __init__(self, book: Rulebook, outcome: Outcome, name: str) -> None:
         self.book = book
         self.outcome = outcome
-        rate = GroupLearningRate(book, outcome)
+        self.rate = GroupLearningRate(book, outcome)
         template = book.template_of(outcome)
         # One that can be set takes its place at each step, and 0 would leave it out of the step.
         decay = None if outcome.decay is None else 1.0
-        self.optimizer = template.make(rate, decay, name=name)
+        self.optimizer = template.make(self.rate, decay, name=name)
         self.weights: list[keras.Variable] = []
         # The weights given to `exclude_from_weight_decay`.
         self.undecayed: list[keras.Variable] = []
@@ -72,7 +82,7 @@ class Group:
             decaying = weights
             if self.decays and len(weights) < len(self.weights):
                 decaying = [weight for weight in weights if optimizer._use_weight_decay(weight)]
-            with self._decay_of_now():
+            with self.rate.computed_once(), self._decay_of_now():
                 if self.decays and decaying:
                     optimizer._apply_weight_decay(decaying)
                 optimizer._backend_update_step(gradients, weights, optimizer.learning_rate)
