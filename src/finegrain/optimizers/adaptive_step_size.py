@@ -163,6 +163,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """The optimizer's own variables, then those of the given one."""
         return [*self._variables, *self._inner.optimizer.variables]
 
+    @property
+    def resized(self) -> Any:
+        """The optimizer whose steps it resizes, as it was given."""
+        return self._given.optimizer
+
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
         return ops.convert_to_tensor(rate) * self.multiplier

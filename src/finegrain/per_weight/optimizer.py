@@ -33,13 +33,15 @@ from finegrain._backend import backend
 from finegrain._checks import checked_number
 from finegrain._deprecated import warn
 from finegrain.per_weight import checkpoint
-from finegrain.per_weight.describe import Description, WeightReport, as_float, reports
+from finegrain.per_weight.check import Expected, check
+from finegrain.per_weight.describe import Description
 from finegrain.per_weight.nonfinite import Guard, check_policy, host_int
-from finegrain.per_weight.partition import FromFile, Partition, select
+from finegrain.per_weight.notes import notes
+from finegrain.per_weight.partition import FromFile, Partition, Selected, select
 from finegrain.per_weight.recorder import Recorder
+from finegrain.per_weight.reports import WeightReport, as_float, rates_of_rules, reports
 from finegrain.per_weight.rulebook import Rulebook
 from finegrain.per_weight.slots import set_state
-from finegrain.per_weight.statistics import notes_on_statistics
 from finegrain.rules.rule import Rule
 from finegrain.rules.template import Template
 
@@ -535,9 +537,60 @@ class PerWeight(keras.optimizers.Optimizer):
             TypeError: if `model` is no Keras model or layer.
             ValueError: if there are no weights yet, or a selector selects none.
         """
+        weights = self._weights_of(model, "describe")
+        selection = select(self._book, weights, self._from_file)
+        reports = self._reports(weights, selection)
+        lines = notes(self._book, model, weights, selection, reports)
+        return Description(reports, notes=lines)
+
+    def check(
+        self,
+        model: keras.Model | None,
+        expected: Expected,
+    ) -> None:
+        """Raise an error unless weights learn as you expect, for a test of your own.
+
+        Args:
+            model: A built Keras model (or layer), or `None` for the weights that the optimizer was
+                built with.
+            expected: {selector: {property: value}}, or a list of such pairs. A selector has any
+                form that a `Rule` takes (a list as a tuple; a variable only in a list of pairs).
+                Properties are `learning_rate_multiplier`, `effective_learning_rate` (or
+                `learning_rate`), `weight_decay`, `optimizer`, `trainable`, `gradient`, `rules` and
+                `dtype`, as in `finegrain.monitoring.WeightReport`. Numbers may differ by 1e-6 of
+                themselves. All are about trainable weights; `trainable` also about frozen ones.
+
+        Raises:
+            AssertionError: if a weight learns otherwise, with the differences. It is a ValueError,
+                too.
+            TypeError: if a value or a selector is of a wrong type.
+            ValueError: if a selector selects no weight, or a property is unknown.
+
+        Example:
+        >>> import keras, finegrain as fg
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="head")])
+        >>> optimizer = fg.PerWeight(keras.optimizers.AdamW(1e-3, weight_decay=0.01), [
+        ...     fg.Rule("bias$", weight_decay=0.0)])
+        >>> optimizer.check(model, {
+        ...     "kernel$": dict(weight_decay=0.01), "bias$": dict(weight_decay=0.0)})
+        >>> try:
+        ...     optimizer.check(model, {"head": dict(weight_decay=0.01)})
+        ... except AssertionError as error:
+        ...     print(str(error).replace(model.name, "model"))
+        1 weight does not learn as expected:
+        'head'
+          weight_decay: expected 0.01
+            found 0.0 for model/head/bias
+        """
+        weights = self._weights_of(model, "check")
+        check(expected, model, weights, self._reports(weights))
+
+    def _weights_of(self, model: Any, method: str) -> Sequence[keras.Variable]:
+        """Return the trainable weights of a model, or those that the optimizer was built with."""
         if model is not None and not hasattr(model, "trainable_variables"):
             raise TypeError(
-                f"`describe` takes a Keras model or layer, or nothing. Received: model={model!r}"
+                f"`{method}` takes a Keras model or layer, or "
+                f"{'nothing' if method == 'describe' else 'None'}. Received: model={model!r}"
             )
         weights = self._trainable_variables if model is None else model.trainable_variables
         if not weights:
@@ -545,21 +598,27 @@ class PerWeight(keras.optimizers.Optimizer):
             if model is not None:
                 cure = "build it first, for example by calling it on data"
             raise ValueError(
-                f"`describe` needs a model with trainable weights: {cure}. "
+                f"`{method}` needs a model with trainable weights: {cure}. "
                 f"Received: model={model!r}"
             )
-        reports = self._reports(weights)
-        rules = [live.rule for live in self._book.rules]
-        notes = notes_on_statistics(model, rules, weights, reports)
-        return Description(reports, notes=notes)
+        return weights
 
-    def _reports(self, weights: Sequence[keras.Variable]) -> list[WeightReport]:
+    def _reports(
+        self, weights: Sequence[keras.Variable], selection: Sequence[Selected] | None = None
+    ) -> list[WeightReport]:
         base = as_float(self._get_current_learning_rate())
         given = self._book.template.learning_rate
         if isinstance(given, float) and np.float32(given) == base:
             base = given
-        selection = select(self._book, weights, self._from_file)
+        if selection is None:
+            selection = select(self._book, weights, self._from_file)
         return reports(self._book, weights, selection, base, self._partition.learned_rates())
+
+    def _rates_of_rules(self) -> dict[str, list[float]]:
+        """Return {rule: the present rates of its weights}; those that are always equal once."""
+        learned = self._partition.learned_rates()
+        rates, weights = self.effective_learning_rates(), self._trainable_variables
+        return rates_of_rules(self._book, weights, self._partition.selection, rates, learned.keys())
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state into `store`, under the paths of the weights that it serves."""

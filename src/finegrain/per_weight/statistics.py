@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from finegrain.per_weight.describe import WeightReport
+from finegrain.per_weight.reports import WeightReport
 from finegrain.rules.rule import Rule
 from finegrain.rules.selection import label, select
 
@@ -75,15 +75,12 @@ def _code(model: keras.layers.Layer, layers: Sequence[keras.layers.Layer]) -> li
         if id(layer) in wanted:
             wanted.discard(id(layer))  # A layer may be in several places.
             within.setdefault(place, []).append(layer.name)
-    # Two lines each: what a narrow table breaks, within the brackets, is still Python.
-    lines = [
-        line
-        for place, names in within.items()
-        for line in (
-            f"for name in {names!r}:",
-            f"    {place}.get_layer(name).trainable = False",
-        )
-    ]
+    # What a narrow table breaks, within the brackets, is still Python.
+    lines = []
+    for place, names in within.items():
+        last = f"    {place}.get_layer(name).trainable = False"
+        shorter = [f"    ({place}", "     .get_layer(name)).trainable = False"]
+        lines += [f"for name in {names!r}:", *([last] if len(last) < 80 else shorter)]
     if wanted:
         lines.append("layer.trainable = False  # for each that is part of a layer of your own")
     return lines

@@ -127,9 +127,31 @@ class Template:
         """Return whether `weight` may decay: `exclude_from_weight_decay` does not exclude it."""
         return self.optimizer._use_weight_decay(weight)
 
+    @property
+    def resized(self) -> Any:
+        """The optimizer whose steps this one resizes, such as `AdaptiveStepSize`, or `None`."""
+        return getattr(self.optimizer, "resized", None)
+
+    def _leaves_to_adamw(self, weight: keras.Variable) -> Any:
+        """Return Keras's Muon, if it is at work and leaves `weight` to its AdamW, or `None`."""
+        optimizer = self.optimizer if self.resized is None else self.resized
+        is_muon = isinstance(optimizer, keras.optimizers.Muon)
+        return optimizer if is_muon and optimizer._should_use_adamw(weight) else None
+
+    def mover(self, weight: keras.Variable) -> str:
+        """Return the name of the class whose formula moves `weight`."""
+        inside = self.resized is None and self._leaves_to_adamw(weight) is not None
+        return "AdamW" if inside else self.kind
+
+    def ratio(self, weight: keras.Variable) -> float:
+        """Return what the optimizer multiplies its learning rate by where it moves `weight`."""
+        muon = self._leaves_to_adamw(weight)
+        return 1.0 if muon is None else float(muon.adam_lr_ratio)
+
     def weight_decay(self, weight: keras.Variable) -> float:
         """Return the share of `weight` that each step takes off, per unit of learning rate."""
-        decay = self.optimizer.weight_decay
+        muon = None if self.resized is not None else self._leaves_to_adamw(weight)
+        decay = self.optimizer.weight_decay if muon is None else muon.adam_weight_decay
         return float(decay) if decay and self.decays(weight) else 0.0
 
     def serialize(self, **changes: Any) -> dict[str, Any]:
