@@ -25,7 +25,15 @@ KEYS = [
     "gradient",
     "trainable",
     "rules",
+    "factors",
+    "dtype",
 ]
+
+
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch):
+    """The terminal that text is made for."""
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 def small_model():
@@ -48,8 +56,26 @@ PATHS = [
 
 def of_paths(paths):
     """A description of weights of these paths, each under two rules."""
-    rest = (1.0, 1e-4, 0.004, (), True, ("no decay", "slow"))
-    return Description([WeightReport(path, (2, 4), 8, "AdamW", *rest) for path in paths])
+    return Description([report(path, rules=("no decay", "slow")) for path in paths])
+
+
+def report(path, factors=(), parameters=8, rate=1e-4, **fields):
+    multiplier = float(np.prod([factor for _, factor in factors]))
+    given = {
+        "path": path,
+        "shape": (2, 4),
+        "parameters": parameters,
+        "optimizer": "AdamW",
+        "learning_rate_multiplier": multiplier,
+        "effective_learning_rate": rate * multiplier,
+        "weight_decay": 0.004,
+        "gradient": (),
+        "trainable": multiplier > 0,
+        "rules": tuple(name for name, _ in factors),
+        "factors": tuple(factors),
+        "dtype": "float32",
+    }
+    return WeightReport(**given | fields)
 
 
 def printed(description, width):
@@ -91,6 +117,8 @@ class TestToDicts:
                 "learning_rate_multiplier": multiplier,
                 "effective_learning_rate": 0.5 * multiplier,
                 "rules": rules,
+                "factors": ((rules[-1], multiplier),) if rules else (),
+                "dtype": "float32",
             }
             for path, shape, parameters, multiplier, rules in [
                 ("model/encoder/kernel", (3, 4), 12, 0.25, ("slow",)),
@@ -247,15 +275,17 @@ class TestPrinting:
         )
         assert max(map(len, printed(description, 80).splitlines())) <= 80
 
-    @pytest.mark.parametrize("width", [70, 80, 140, None])
-    def test_paths_are_whole(self, width):
-        """Broken at a slash where a console is narrow, and nowhere in plain text."""
+    @pytest.mark.parametrize("width", [70, 80, 140])
+    @pytest.mark.parametrize("plain", [True, False])
+    def test_paths_are_whole(self, width, plain, monkeypatch):
+        """Broken at a slash where a terminal or console is narrow."""
         description = of_paths(PATHS)
-        text = str(description) if width is None else printed(description, width)
-        assert width is None or max(map(len, text.splitlines())) <= width
+        monkeypatch.setenv("COLUMNS", str(width))
+        text = str(description) if plain else printed(description, width)
+        assert max(map(len, text.splitlines())) <= width
         lines = first_column(text)
         assert "".join(lines) == "".join(PATHS)
-        if width in (140, None):
+        if width == 140:
             assert lines == PATHS
         names = {name for path in PATHS for name in path.split("/")}
         assert {name for line in lines for name in line.strip("/").split("/")} - {""} == names
@@ -266,19 +296,41 @@ class TestPrinting:
         path = "layer_" + "x" * 60 + "/kernel"
         assert "".join(first_column(printed(of_paths([path]), 60))) == path
 
+    def test_unknown_width(self, monkeypatch):
+        """Eighty columns, where no terminal is."""
+        expected = str(of_paths(PATHS))
+        monkeypatch.delenv("COLUMNS")
+        monkeypatch.setattr(
+            "os.get_terminal_size", lambda descriptor: (_ for _ in ()).throw(OSError)
+        )
+        assert str(of_paths(PATHS)) == expected
+
     def test_large_model_folds(self):
         """Two hundred weights are a line a group, with the number of its weights."""
         model = large_model()
         description = optimizer_with(rule("bias", 2), rule("layer_99_", 4)).describe(model)
         assert len(description.to_dicts()) == 200
         assert [len(group) for group in description.groups()] == [99, 99, 1, 1]
-        text = str(description)
+        text = printed(description, 140)
         assert text.count("×99") == 2
         assert re.search(r"×99 +396 +1 +0\.5 +0\.004 +–", text)
         assert re.search(r"×99 +198 +2 +1 +0\.004 +bias", text)
-        assert "200 weights, 600 parameters in all, 0 held" in text
+        assert "200 weights, 600 parameters in all, float32, 0 held; all by AdamW" in text
         assert len(text.splitlines()) < 40
         assert "layer_50_" not in text
+
+    @pytest.mark.parametrize(("width", "folds"), [(80, True), (160, False)])
+    def test_what_is_long_at_this_width_folds(self, width, folds):
+        """Thirty weights are a line each where their paths fit, else more than forty lines."""
+        paths = [f"{PATHS[0].rpartition('/')[0]}/kernel_with_a_long_name_{i}" for i in range(30)]
+        text = printed(of_paths(paths), width)
+        assert ("×30" in text) == folds
+        assert (text.count("kernel_with_a_long_name") == 30) == (not folds)
+
+    def test_totals_where_they_sum_up(self):
+        """Not where most weights are a group of their own."""
+        parts = [report(f"layer_{i}/kernel", [(f"rule {i}", 0.5**i)]) for i in range(4)]
+        assert "AdamW at" not in str(Description(parts))
 
     def test_rich_prints_the_same_table(self):
         """Printed by rich at eighty columns it is the plain text."""
@@ -290,3 +342,270 @@ class TestPrinting:
         """Brackets and colons in an expression are no markup."""
         text = str(optimizer_with(rule(expression, 2)).describe(small_model()))
         assert text.count(expression) >= 2
+
+
+def layers_of(multipliers, first=0, rest=()):
+    """A kernel and a bias of each of numbered layers, which a rule each makes slower."""
+    return [
+        report(f"block_{i}/{name}", [(f"block_{i}", multiplier), *rest], weight_decay=decay)
+        for i, multiplier in enumerate(multipliers, first)
+        for name, decay in (("dense/kernel", 0.01), ("dense/bias", 0.0))
+    ]
+
+
+class TestSeries:
+    """Groups of numbered layers, in a table that would be long without."""
+
+    def test_of_layers(self):
+        """One line for what is alike in all of them, with the first and the last rate."""
+        rates = [0.5**i for i in range(21, 0, -1)]
+        text = printed(Description(layers_of(rates)), 140)
+        for name, decay in (("kernel", "0.01"), ("bias", "–")):
+            cells = f"block_{{0…20}}/dense/{name} ×21  168  4.77e-07…0.5  4.77e-11…5e-05  {decay}"
+            pattern = "  +".join(map(re.escape, f"{cells}  block_{{0…20}}".split("  ")))
+            assert re.search(pattern, text)
+        assert len(text.splitlines()) == 7
+
+    def test_where_one_is_otherwise(self):
+        """It stands alone, between two series."""
+        blocks = layers_of([0.5**i for i in range(20, 0, -1)])
+        factors = [("block_4", 0.5**16), ("fast", 3.0)]
+        blocks[8] = report("block_4/dense/kernel", factors, weight_decay=0.01)
+        text = printed(Description(blocks, fold_above=30), 140)
+        for label in ("block_{0…3}/dense/kernel ×4", "block_{5…19}/dense/kernel ×15"):
+            assert text.count(label) == 1
+        assert re.search(r"block_4/dense/kernel .* = 1\.53e-05 × 3", text)
+        assert "block_{0…19}/dense/bias ×20" in text
+
+    def test_of_products(self):
+        """Each factor with its first and last value."""
+        rates = [0.5**i for i in range(24, 0, -1)]
+        text = printed(Description(layers_of(rates, rest=[("B", 16.0)])), 140)
+        assert "9.54e-07…8 = 5.96e-08…0.5 × 16" in text
+
+    @pytest.mark.parametrize(
+        "multipliers",
+        [
+            [0.1, 0.2] * 15,  # neither rising nor falling
+            [0.5] * 30,  # the rules differ all the same
+        ],
+    )
+    def test_rates_between_first_and_last(self, multipliers):
+        """Only rates that all rise, fall or stay are shown as two numbers."""
+        text = printed(Description(layers_of(multipliers)), 140)
+        assert ("{" in text) == (len(set(multipliers)) == 1)
+
+    def test_short_tables_have_all_rates(self):
+        """Three layers are three lines each."""
+        text = str(Description(layers_of([0.25, 0.5, 0.75]), fold_above=5))
+        assert "{" in text
+        text = str(Description(layers_of([0.25, 0.5, 0.75])))
+        assert "{" not in text
+
+
+class TestFactors:
+    @pytest.mark.parametrize(
+        ("rules", "factors", "shown"),
+        [
+            ([], [], "1"),
+            ([("slow", 0.5, {})], [0.5], "0.5"),
+            ([("slow", 0.5, {}), ("B", 16, {"cumulative": True})], [0.5, 16], "8 = 0.5 × 16"),
+            ([("a", 5, {"cumulative": True}), ("b", 0.5, {})], [0.5], "0.5"),
+            ([("a", 0.5, {}), ("b", 1, {"cumulative": True})], [0.5, 1], "0.5"),
+            ([("a", 0.5, {}), ("b", 4, {"trainable": True})], [4, 1], "4"),
+            (
+                [("a", 3, {"cumulative": True}), ("b", None, {"trainable": False})],
+                [3, 0],
+                "0 = 3 × 0",
+            ),
+        ],
+    )
+    def test_they_are_shown(self, rules, factors, shown):
+        made = [
+            fg.Rule("head/kernel", learning_rate_multiplier=multiplier, name=name, **arguments)
+            for name, multiplier, arguments in rules
+        ]
+        description = optimizer_with(*made).describe(small_model())
+        row = description.to_dicts()[2]
+        assert [factor for _, factor in row["factors"]] == factors
+        assert np.prod(factors) == row["learning_rate_multiplier"]
+        (line,) = [line for line in str(description).splitlines() if "head/kernel" in line]
+        assert re.search(rf" 4×2 +{re.escape(shown)} +(held|\d)", line)
+
+    def test_their_names(self):
+        """Rules in their order, the one that replaces others first; none for an absolute rate."""
+        rules = [
+            fg.Rule("head", learning_rate_multiplier=7.0, name="replaced"),
+            fg.Rule("head", learning_rate=0.25, name="absolute"),
+            rule("head/bias", 2.0, "relative"),
+            fg.Rule("head", learning_rate_multiplier=3.0, cumulative=True, name="more"),
+        ]
+        kernel, bias = optimizer_with(*rules).describe(small_model()).to_dicts()[2:]
+        assert kernel["factors"] == (("more", 3.0),)
+        assert kernel["effective_learning_rate"] == 0.75
+        assert bias["factors"] == (("relative", 2.0), ("more", 3.0))
+        assert bias["effective_learning_rate"] == 3.0
+
+    def test_now(self):
+        """Of schedules and of numbers that were set, at the present step."""
+        optimizer = optimizer_with(
+            rule("head", lambda step: 0.5 + keras.ops.cast(step, "float32"), "warm-up"),
+            fg.Rule("head", learning_rate_multiplier=4.0, cumulative=True, name="fast"),
+        )
+        optimizer.set("fast", learning_rate_multiplier=8.0)
+        row = optimizer.describe(small_model()).to_dicts()[-1]
+        assert row["factors"] == (("warm-up", 0.5), ("fast", 8.0))
+
+
+class TestSizes:
+    @pytest.mark.parametrize(
+        ("parameters", "text"),
+        [
+            (999_999, "999,999"),
+            (1_000_000, "1.0 M"),
+            (23_837_184, "23.8 M"),
+            (2_506e6, "2,506.0 M"),
+        ],
+    )
+    def test_millions(self, parameters, text):
+        """In a folded table and in its last line."""
+        description = Description([report("embeddings", parameters=int(parameters))], fold_above=0)
+        lines = str(description).splitlines()
+        assert re.search(rf"embeddings +{re.escape(text)} +1 ", lines[3])
+        assert f"1 weight, {text} parameters in all, float32" in lines[-1]
+
+    def test_dtypes(self):
+        """A column where they differ."""
+        same = [report("a/kernel"), report("a/bias")]
+        assert "dtype" not in str(Description(same))
+        text = str(Description([*same, report("b/kernel", dtype="bfloat16")]))
+        assert re.search(r"a/bias .* float32 ", text)
+        assert re.search(r"b/kernel .* bfloat16 ", text)
+        assert "parameters in all, 0 held" in text
+
+    def test_of_a_model(self):
+        model = keras.Sequential(
+            [keras.Input((3,)), layers.Dense(4), layers.Dense(2, dtype="float16")]
+        )
+        dtypes = [row["dtype"] for row in optimizer_with().describe(model).to_dicts()]
+        assert dtypes == ["float32"] * 2 + ["float16"] * 2
+
+
+def muon(**arguments):
+    return optimizers.Muon(0.5, **{"adam_lr_ratio": 0.25, "adam_weight_decay": 0.125} | arguments)
+
+
+class TestMuon:
+    """Keras's Muon moves what is no matrix by an AdamW within."""
+
+    @pytest.mark.parametrize("where", ["wrapped", "rule"])
+    def test_it_says_which(self, where):
+        if where == "wrapped":
+            optimizer = fg.PerWeight(muon(), [rule("head", 2.0)])
+        else:
+            rules = [fg.Rule(".", optimizer=muon(), name="matrices"), rule("head", 2.0)]
+            optimizer = fg.PerWeight("sgd", rules)
+        description = optimizer.describe(small_model())
+        rows = description.to_dicts()
+        assert [row["optimizer"] for row in rows] == ["Muon", "AdamW"] * 2
+        assert [row["effective_learning_rate"] for row in rows] == [0.5, 0.125, 1.0, 0.25]
+        assert [row["learning_rate_multiplier"] for row in rows] == [1, 1, 2, 2]
+        assert [row["weight_decay"] for row in rows] == [0.004, 0.125] * 2
+        assert len(description.groups()) == 4
+        assert description.notes == [
+            "Muon leaves what is no matrix, and embeddings, to its AdamW",
+        ]
+
+    def test_the_rate_is_that_of_its_steps(self):
+        """The first step of Adam is the rate itself."""
+        model = small_model()
+        optimizer = fg.PerWeight(muon(weight_decay=0.0, adam_weight_decay=0.0), [rule("head", 2.0)])
+        rates = [row["effective_learning_rate"] for row in optimizer.describe(model).to_dicts()]
+        before = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+        gradients = [keras.ops.ones(weight.shape) for weight in model.weights]
+        optimizer.apply(gradients, model.trainable_variables)
+        assert optimizer.effective_learning_rates() == rates
+        for place in (1, 3):
+            moved = before[place] - keras.ops.convert_to_numpy(model.weights[place])
+            np.testing.assert_allclose(moved, rates[place], rtol=1e-4)
+
+    def test_a_rule_of_decay(self):
+        """It counts for both."""
+        optimizer = fg.PerWeight(muon(), [fg.Rule("head", weight_decay=0.5)])
+        rows = optimizer.describe(small_model()).to_dicts()
+        assert [row["weight_decay"] for row in rows] == [0.004, 0.125, 0.5, 0.5]
+
+    def test_beside_a_real_adamw(self):
+        """No note where Muon has but matrices."""
+        rules = [fg.Rule("kernel", optimizer=muon())]
+        description = optimizer_with(*rules).describe(small_model())
+        assert [row["optimizer"] for row in description.to_dicts()] == ["Muon", "AdamW"] * 2
+        assert description.notes == []
+
+
+class TestLearnedRates:
+    def test_round_which_optimizer(self):
+        adaptive = fg.optimizers.AdaptiveStepSize(optimizers.Adam(0.5))
+        description = fg.PerWeight(adaptive).describe(small_model())
+        (note,) = description.notes
+        assert note == "AdaptiveStepSize round Adam learns the rates: shown as they are now"
+        assert note in str(description)
+        assert {row["optimizer"] for row in description.to_dicts()} == {"AdaptiveStepSize"}
+
+    def test_round_muon(self):
+        """Its AdamW has the rate that it has, and the decay is that of the whole."""
+        adaptive = fg.optimizers.AdaptiveStepSize(muon())
+        rows = fg.PerWeight(adaptive).describe(small_model()).to_dicts()
+        assert [row["effective_learning_rate"] for row in rows] == [0.5, 0.125] * 2
+        assert {row["weight_decay"] for row in rows} == {0.004}
+
+
+def untrained(model):
+    """The note on what is not trained, as {reason: (weights, parameters)}."""
+    notes = [n for n in optimizer_with().describe(model).notes if n.startswith("not trained: ")]
+    if not notes:
+        return {}
+    (note,) = notes
+    parts = re.findall(r"(\d+) ([^(]+) \(([\d,.]+(?: M)?) parameters\)", note)
+    return {reason: (int(count), size) for count, reason, size in parts}
+
+
+class TestUntrained:
+    """How many weights are not trained, and why."""
+
+    def test_all_are(self):
+        assert untrained(small_model()) == {}
+
+    def test_frozen(self):
+        model = small_model()
+        model.get_layer("encoder").trainable = False
+        assert untrained(model) == {"frozen": (2, "16")}
+
+    def test_statistics(self):
+        model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(), layers.Dense(2)])
+        assert untrained(model) == {"statistics of BatchNormalization": (2, "6")}
+
+    def test_lora(self):
+        """What is under it, and what is frozen besides."""
+        model = small_model()
+        model.get_layer("head").enable_lora(2)
+        model.get_layer("encoder").trainable = False
+        assert untrained(model) == {"frozen": (2, "16"), "under LoRA": (1, "8")}
+
+    @pytest.mark.parametrize("mode", ["int8", "int4"])
+    def test_quantized(self, mode):
+        """Kernels of four bits count as what they stand for, not as they are packed."""
+        model = small_model()
+        model.get_layer("head").quantize(mode)
+        model.get_layer("head").enable_lora(2)
+        found = untrained(model)
+        assert found[f"{mode} kernels"] == (1, "8")
+        assert found.keys() == {f"{mode} kernels", f"{mode} scales"}
+
+    def test_without_a_model(self):
+        """The weights that an optimizer was built with say nothing of others."""
+        model = small_model()
+        model.get_layer("encoder").trainable = False
+        optimizer = optimizer_with()
+        optimizer.build(model.trainable_variables)
+        assert optimizer.describe().notes == []

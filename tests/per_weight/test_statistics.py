@@ -26,7 +26,9 @@ def tagger():
 
 
 def notes(model, *rules):
-    return fg.PerWeight(keras.optimizers.SGD(0.1), rules).describe(model).notes
+    """The notes, but for that on what is not trained at all."""
+    found = fg.PerWeight(keras.optimizers.SGD(0.1), rules).describe(model).notes
+    return [note for note in found if not note.startswith("not trained: ")]
 
 
 def train(model, *rules):
@@ -132,6 +134,21 @@ def test_no_note_on_constants():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(1)])
     model.get_layer("a").enable_lora(2)
     assert notes(model, fg.Rule("^((?!dense).)*$", trainable=False)) == []
+
+
+@pytest.mark.one_backend
+def test_the_code_is_for_narrow_terminals(monkeypatch):
+    """A long place of a nested model is broken within brackets."""
+    name = "a_backbone_with_a_name_of_forty_characters"
+    inner = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(name="norm")], name=name)
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(1, name="head")])
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = str(fg.PerWeight("sgd", [fg.Rule("norm", trainable=False)]).describe(model))
+    assert max(map(len, printed.splitlines())) <= 80
+    code = printed[printed.index("for name in") :]
+    assert ".get_layer(name)).trainable" in code
+    exec(code, {"model": model})
+    assert not inner.get_layer("norm").trainable
 
 
 @pytest.mark.one_backend

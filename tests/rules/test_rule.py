@@ -671,6 +671,9 @@ def test_the_last_rule_wins(rule_set, paths):
         multiplier = number if kind == "learning_rate_multiplier" else 1.0
         rate = number if kind == "learning_rate" else rate
         multiplier *= says.get("trainable", True)
+        by = {key: f"rule {index}" for index in chosen for key in rule_set[index][1]}
+        factors = [(by["rate"], number)] if "rate" in by and kind != "learning_rate" else []
+        factors += [(by["trainable"], float(says["trainable"]))] if "trainable" in by else []
         assert row == {
             "path": path,
             "shape": (2, 3),
@@ -684,6 +687,8 @@ def test_the_last_rule_wins(rule_set, paths):
             ),
             "trainable": rate * multiplier > 0,
             "rules": tuple(f"rule {index}" for index in chosen),
+            "factors": tuple(factors),
+            "dtype": "float64",
         }
 
 

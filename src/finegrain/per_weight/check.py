@@ -75,12 +75,8 @@ def check(
         flat = [line for name, lines in found for line in (name, *lines)]
         rest = len(flat) - MOST_DIFFERENCES
         shown = flat if rest <= 1 else [*flat[:MOST_DIFFERENCES], f"… and {rest} lines more"]
-        do = "does" if len(wrong) == 1 else "do"
-        raise LearnsOtherwiseError(
-            "\n".join(
-                [f"{len(wrong)} of the weights asked about {do} not learn as expected:", *shown]
-            )
-        )
+        who = "1 weight does" if len(wrong) == 1 else f"{len(wrong)} weights do"
+        raise LearnsOtherwiseError("\n".join([f"{who} not learn as expected:", *shown]))
 
 
 def _pairs(expected: Any) -> list[tuple[Selector, Mapping[str, Any]]]:
