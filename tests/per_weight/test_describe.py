@@ -296,6 +296,24 @@ class TestPrinting:
         path = "layer_" + "x" * 60 + "/kernel"
         assert "".join(first_column(printed(of_paths([path]), 60))) == path
 
+    @pytest.mark.parametrize(("terminal", "width"), [(30, 60), (60, 60), (80, 80)])
+    def test_numbers_are_whole(self, terminal, width, monkeypatch):
+        """At 80 columns with all that a table can have, at 60 with what each of them has."""
+        factors = [("layer", 0.0123), ("B", 16.0)]
+        row = {"gradient": ("Centralize()",), "dtype": "bfloat16"} if width == 80 else {}
+        parts = [
+            report(f"block_{i}/attention/query/kernel", factors, optimizer=name, **row)
+            for i, name in enumerate(["AdamW", "AdamW", "AdaptiveStepSize"])
+        ]
+        monkeypatch.setenv("COLUMNS", str(terminal))
+        text = str(Description([*parts, report("head/kernel", dtype="float32")]))
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        cells = text.split()
+        for cell in ("0.197", "0.0123", "16", "1.97e-05", *["bfloat16"][: len(row)]):
+            assert cells.count(cell) >= 3
+        assert "AdaptiveStepSize" in cells
+
     def test_unknown_width(self, monkeypatch):
         """Eighty columns, where no terminal is."""
         expected = str(of_paths(PATHS))

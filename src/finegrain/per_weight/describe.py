@@ -17,7 +17,7 @@ from finegrain.per_weight.table import printed
 class Description:
     """A table of weights; when it is long, those that learn alike fold into one line.
 
-    It fits the width of the terminal; 80 columns where that is not known.
+    It fits the width of the terminal from 60 columns on; 80 columns where that is not known.
 
     Args:
         reports: One report a weight, in the model's order.
@@ -59,7 +59,8 @@ class Description:
         )
 
     def __str__(self) -> str:
-        width = shutil.get_terminal_size(fallback=(80, 24)).columns
+        # Numbers would be cut off in a narrower one.
+        width = max(shutil.get_terminal_size(fallback=(80, 24)).columns, 60)
         console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
         console.print(self)
         return console.file.getvalue()  # type: ignore[attr-defined]

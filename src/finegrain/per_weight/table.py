@@ -17,9 +17,14 @@ from rich.text import Text
 from finegrain.per_weight.reports import WeightReport
 
 WIDEST = 10_000
-NARROWEST = 16
+NARROWEST = 8
+# Room for paths for which no number breaks.
+ENOUGH = 32
 # Lines of the table's frame: one above the header, the header, a rule, and one at the end.
 FRAME = 4
+# Where numbers break if room is short: before the factors of a product, in a range, between
+# factors, and between a rate and its optimizer.
+_BREAKS = {" = ": "\n= ", "…": "…\n", " × ": "\n× ", " ": "\n"}
 # The longest list of rules that stands in the table itself, not under it.
 INLINE = 24
 
@@ -103,15 +108,16 @@ class _Table:
         longest = max((len(_counted(row)) for row in self.rows), default=0)
         names = [name for row in self.rows for name in _names(_counted(row))]
         longest_name = len("  ") + max(map(len, names), default=0)
-        for broken in ("", " = ", " = …"):
+        for count in range(len(_BREAKS) + 1):
+            broken = list(_BREAKS)[:count]
             # The width that the others leave at their narrowest: rules wrap first.
             others = Measurement.get(console, wide, self._made(WIDEST, True, broken))
             room = self.options.max_width - (others.maximum - longest)
-            if room >= min(longest, longest_name):
+            if room >= min(longest, longest_name, ENOUGH):
                 break
         return self._made(max(room, NARROWEST), False, broken)
 
-    def _made(self, room: int, break_rules: bool, broken: str) -> Table:
+    def _made(self, room: int, break_rules: bool, broken: Sequence[str]) -> Table:
         """Make the table with `room` characters for paths, and numbers that break at these."""
         made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
         made.add_column("weights" if self.folded else "weight", no_wrap=True)
@@ -126,10 +132,9 @@ class _Table:
         made.add_column("rules", overflow="fold", min_width=len("rules"))
         for row in self.rows:
             path, size, product, rate, *cells, rules = self._cells(row)
-            if "=" in broken:
-                product = product.replace(" = ", "\n= ")
-            if "…" in broken:
-                product, rate = (text.replace("…", "…\n") for text in (product, rate))
+            for sign in broken:
+                rate = rate.replace(sign, _BREAKS[sign])
+                product = product if sign == " " else product.replace(sign, _BREAKS[sign])
             rules = "\n".join(rules.split()) if break_rules else rules
             made.add_row(*map(Text, [_broken(path, room), size, product, rate, *cells, rules]))
         return made
