@@ -113,7 +113,7 @@ class TestDifferences:
             "4 weights do not learn as expected:",
             "'.'",
             "  weight_decay: expected 0.125",
-            "    found 0.0 for model/encoder/bias, model/head/bias",
+            "    found 0 for model/encoder/bias, model/head/bias",
             "  effective_learning_rate: expected 0.5",
             "    found 0.125 for model/encoder/kernel, model/encoder/bias",
             "'head'",

@@ -215,6 +215,8 @@ def _equal(present: Any, value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.7g}"  # as precise as float32
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 

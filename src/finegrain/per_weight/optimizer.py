@@ -580,7 +580,7 @@ class PerWeight(keras.optimizers.Optimizer):
         1 weight does not learn as expected:
         'head'
           weight_decay: expected 0.01
-            found 0.0 for model/head/bias
+            found 0 for model/head/bias
         """
         weights = self._weights_of(model, "check")
         check(expected, model, weights, self._reports(weights))
