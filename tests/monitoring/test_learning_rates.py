@@ -92,6 +92,9 @@ class TestLogs:
         rules = [fg.Rule("encoder", trainable=False), fg.Rule("head", learning_rate=0.25)]
         rates = fit(fg.PerWeight(optimizers.SGD(0.5), rules), epochs=1)
         assert rates == {"encoder": [0.0], "head": [0.25]}
+        rules = [fg.Rule("bias$", weight_decay=0.0), fg.Rule("encoder", trainable=False)]
+        rates = fit(fg.PerWeight(optimizers.AdamW(0.5), rules), epochs=1)
+        assert (rates["bias$/min"], rates["bias$/max"]) == ([0.0], [0.5])
 
     @pytest.mark.one_backend
     def test_muon(self):

@@ -413,6 +413,12 @@ class TestSeries:
         text = printed(Description(layers_of(multipliers)), 140)
         assert ("{" in text) == (len(set(multipliers)) == 1)
 
+    def test_without_numbers(self):
+        """Groups of one layer are no series."""
+        parts = [report(f"layer/{name}", rate=i // 2 + 1.0) for i, name in enumerate("abcdef")]
+        text = str(Description(parts, fold_above=2))
+        assert text.count("layer/… ×2") == 3
+
     def test_short_tables_have_all_rates(self):
         """Three layers are three lines each."""
         text = str(Description(layers_of([0.25, 0.5, 0.75]), fold_above=5))

@@ -163,10 +163,9 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         """The optimizer's own variables, then those of the given one."""
         return [*self._variables, *self._inner.optimizer.variables]
 
-    @property
     def resized(self) -> Any:
-        """The optimizer whose steps it resizes, as it was given."""
-        return self._given.optimizer
+        """Return the optimizer whose steps it resizes, as it was given."""
+        return self._given.optimizer  # as a property Keras would save it
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()

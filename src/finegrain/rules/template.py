@@ -130,7 +130,8 @@ class Template:
     @property
     def resized(self) -> Any:
         """The optimizer whose steps this one resizes, such as `AdaptiveStepSize`, or `None`."""
-        return getattr(self.optimizer, "resized", None)
+        resized = getattr(self.optimizer, "resized", None)
+        return None if resized is None else resized()
 
     def _leaves_to_adamw(self, weight: keras.Variable) -> Any:
         """Return Keras's Muon, if it is at work and leaves `weight` to its AdamW, or `None`."""
