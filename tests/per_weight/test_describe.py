@@ -480,6 +480,17 @@ class TestFactors:
         row = optimizer.describe(small_model()).to_dicts()[-1]
         assert row["factors"] == (("warm-up", 0.5), ("fast", 8.0))
 
+    def test_warm_up(self):
+        """Part of the factor of the rule that releases."""
+        held = fg.Rule("head", trainable=False, warm_up=4, name="held")
+        optimizer = optimizer_with(held, rule("head", 2.0, "fast"))
+        model = small_model()
+        optimizer.build(model.trainable_variables)
+        assert optimizer.describe().to_dicts()[-1]["factors"] == (("fast", 2.0), ("held", 0.0))
+        optimizer.set("held", trainable=True)
+        assert optimizer.describe().to_dicts()[-1]["factors"] == (("fast", 2.0), ("held", 0.25))
+        assert optimizer.describe().to_dicts()[-1]["effective_learning_rate"] == 0.25
+
 
 class TestSizes:
     @pytest.mark.parametrize(

@@ -108,14 +108,22 @@ class _Table:
         longest = max((len(_counted(row)) for row in self.rows), default=0)
         names = [name for row in self.rows for name in _names(_counted(row))]
         longest_name = len("  ") + max(map(len, names), default=0)
-        for count in range(len(_BREAKS) + 1):
-            broken = list(_BREAKS)[:count]
-            # The width that the others leave at their narrowest: rules wrap first.
-            others = Measurement.get(console, wide, self._made(WIDEST, True, broken))
-            room = self.options.max_width - (others.maximum - longest)
-            if room >= min(longest, longest_name, ENOUGH):
+        enough = min(longest, longest_name, ENOUGH)
+        broken: list[str] = []
+        room = self._room(console, wide, longest, broken)
+        for sign in _BREAKS:
+            if room >= enough:
                 break
+            broken.append(sign)
+            room = self._room(console, wide, longest, broken)
         return self._made(max(room, NARROWEST), False, broken)
+
+    def _room(
+        self, console: Console, wide: ConsoleOptions, longest: int, broken: Sequence[str]
+    ) -> int:
+        """Compute the width left for paths if rules, which wrap first, are at their narrowest."""
+        others = Measurement.get(console, wide, self._made(WIDEST, True, broken))
+        return self.options.max_width - (others.maximum - longest)
 
     def _made(self, room: int, break_rules: bool, broken: Sequence[str]) -> Table:
         """Make the table with `room` characters for paths, and numbers that break at these."""
