@@ -345,6 +345,14 @@ class TestPrinting:
         assert ("×30" in text) == folds
         assert (text.count("kernel_with_a_long_name") == 30) == (not folds)
 
+    def test_what_is_printed_below_counts(self):
+        """Thirty lines and fifteen totals are too many, thirty and two are not."""
+        for groups, folds in ((15, True), (2, False)):
+            parts = [report(f"layer/{i}", [(f"r{i % groups}", 0.5)]) for i in range(30)]
+            text = printed(Description(parts), 140)
+            assert text.count("layer/… ×") == groups * folds
+            assert len(text.splitlines()) <= 40
+
     def test_totals_where_they_sum_up(self):
         """Not where most weights are a group of their own."""
         parts = [report(f"layer_{i}/kernel", [(f"rule {i}", 0.5**i)]) for i in range(4)]

@@ -21,9 +21,10 @@ class Description:
 
     Args:
         reports: One report a weight, in the model's order.
-        fold_above: How many lines the weights may take; a table that would be longer has a line a
-            group instead of a line a weight. Of groups that differ by a number in their names,
-            such as those of numbered layers, more than half as many lines become one.
+        fold_above: How many lines may be printed between the table's header and its last line; a
+            table that would be longer has a line a group instead of a line a weight. If it still
+            takes half as many, groups that differ by a number in their names, such as those of
+            numbered layers, become one.
         notes: Lines to print under the table.
 
     Example:

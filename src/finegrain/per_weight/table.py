@@ -56,24 +56,25 @@ def printed(
         reports: One report a weight.
         groups: The reports of weights that learn alike.
         notes: Lines to print under the table.
-        fold_above: How many lines the weights may take before they fold.
+        fold_above: How many lines the table and its keys and totals may take before it folds.
         console: Where it is printed.
         options: The width to fit.
     """
     made = _Table([_row([report]) for report in reports], False, options)
+    totals = [Text(_total(group)) for group in groups] if 2 * len(groups) <= len(reports) else []
     # Only a table that may be short enough is worth the time to lay it out.
     folded = len(reports) > fold_above
     if not folded:
         lines = console.render_lines(made.fitted(console), options)
-        folded = len(lines) - FRAME > fold_above
+        folded = len(lines) - FRAME + len(list(made.keys())) + len(totals) > fold_above
     if folded:
         made = _Table([_row(group) for group in groups], True, options)
         if len(made.rows) + len(list(made.keys())) > fold_above // 2:
             made = _Table(_series(made.rows), True, options)
     yield made.fitted(console)
     yield from made.keys()
-    if not folded and 2 * len(groups) <= len(reports):
-        yield from (Text(_total(group)) for group in groups)
+    if not folded:
+        yield from totals
     dtypes = {report.dtype for report in reports}
     held = sum(not report.trainable for report in reports)
     total = [_weights(len(reports)), f"{_size(reports)} parameters in all", *dtypes, f"{held} held"]
