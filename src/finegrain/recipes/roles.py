@@ -55,8 +55,11 @@ _NAMES: tuple[tuple[Role, str], ...] = (
     ("norm", r"beta"),
     ("transitions", r"transitions|start|end"),
 )
-# Weights of KerasHub's layers whose names say nothing: (class, name, role).
-_OF_KERAS_HUB: tuple[tuple[str, str, Role], ...] = (
+# Weights of layers of Keras and KerasHub whose names say nothing: (class, name, role).
+_OF_CLASSES: tuple[tuple[str, str, Role], ...] = (
+    (r".*LayerScale.*", r".*", "scale"),
+    (r"Attention", r"concat_score_weight", "scale"),
+    (r"PReLU", r"alpha", "scale"),
     (r"GptOssAttention", r"sinks", "bias"),
     (r".*GatedDeltaNet", r"A_log", "scale"),
     (r".*MultiHeadAttentionPooling", r"variable(_\d+)?", "embedding"),
@@ -181,13 +184,12 @@ def _role(weight: Any, layer: Any) -> Role | None:
         return "norm"
     if isinstance(layer, keras.layers.Embedding):
         return "embedding"
-    for kind, pattern, role in _OF_KERAS_HUB:
+    for kind, pattern, role in _OF_CLASSES:
         if re.fullmatch(kind, type(layer).__name__) and re.fullmatch(pattern, name):
             return role
     for role, pattern in _NAMES:
         if re.fullmatch(pattern, name):
-            is_map = role in ("kernel", "recurrent")
-            return "convolution" if is_map and _convolves(layer) else role
+            return "convolution" if role == "kernel" and _convolves(layer) else role
     return None
 
 
@@ -207,7 +209,9 @@ def heads(model: keras.Model) -> list[Any]:
     for part in reversed(parts):
         for earlier in part.before:
             if earlier in has_maps_after:
-                has_maps_after[earlier] |= has_maps_after[part] or _maps(part.owner)
+                # An embedding behind a map is tied to the output, which it is the head of.
+                after = _maps(part.owner, also=("embedding",))
+                has_maps_after[earlier] |= has_maps_after[part] or after
     found = [part.owner for part in parts if _maps(part.owner) and not has_maps_after[part]]
     apart = {
         id(inner)
@@ -220,11 +224,14 @@ def heads(model: keras.Model) -> list[Any]:
     ]
 
 
-def _maps(layer: Any) -> bool:
-    """Return whether a layer holds a kernel of whatever kind."""
-    inner = layer._flatten_layers()
-    kinds = ("kernel", "convolution", "recurrent", None)
-    return any(_role(w, own) in kinds for own in inner for w in own._trainable_variables)
+def _maps(layer: Any, also: tuple[Role, ...] = ()) -> bool:
+    """Return whether a layer holds a kernel of whatever kind, be it quantized."""
+    kinds = ("kernel", "convolution", "recurrent", None, *also)
+    return any(
+        isinstance(own, (keras.layers.Dense, keras.layers.EinsumDense))
+        or any(_role(weight, own) in kinds for weight in own._trainable_variables)
+        for own in layer._flatten_layers()
+    )
 
 
 def kernel_axes(weight: Any, layer: Any) -> str:
