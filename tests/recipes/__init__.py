@@ -1,0 +1,1 @@
+"""What the recipes have to find; a package, since its modules have common names."""
