@@ -2,7 +2,8 @@
 
     kernel  layer_#/(query|key)/kernel   -- a note
 
-`#` stands for a number, the rest is a regular expression for the whole path.
+`#` stands for a number, `@` for the one that counts; the rest is a regular expression for the
+whole path.
 """
 
 import re
@@ -18,7 +19,8 @@ class Line(NamedTuple):
     pattern: str
 
     def matches(self, path: str) -> re.Match[str] | None:
-        return re.fullmatch(self.pattern.replace("#", r"\d+"), path)
+        pattern = self.pattern.replace("#", r"\d+").replace("@", r"(?P<number>\d+)")
+        return re.fullmatch(pattern, path)
 
 
 def read(table: str) -> list[Line]:
