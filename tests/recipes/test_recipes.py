@@ -71,6 +71,7 @@ class TestRoles:
         assert kinds["depthwise_kernel"] == kinds["pointwise_kernel"] == "convolution"
         assert {role for path, role in found.items() if "convlstm" in path} == {
             "convolution",
+            "recurrent",
             "bias",
         }
         assert kinds["gamma"] == kinds["beta"] == "norm"

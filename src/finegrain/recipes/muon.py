@@ -10,6 +10,7 @@ import keras
 from finegrain._checks import checked_positive
 from finegrain.optimizers.muon import Muon
 from finegrain.recipes.roles import heads, kernel_axes, weights_with_roles
+from finegrain.recipes.structure import weights_of
 from finegrain.rules.rule import Rule
 from finegrain.rules.selection import Selector, Weights, checked_selectors, select
 
@@ -93,7 +94,7 @@ def muon(
 
 def _weights_of_head(model: keras.Model, head: Selector | None) -> set[int]:
     if head is None:
-        return {id(weight) for layer in heads(model) for weight in layer.weights}
+        return {id(weight) for owner in heads(model) for weight in weights_of(owner)}
     selectors = checked_selectors(head) if head != () else []
     weights = model.weights
     return {

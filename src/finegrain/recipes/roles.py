@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
-from finegrain.recipes.structure import parts_of, sublayers
+from finegrain.recipes.structure import Part, parts_of, sublayers, weights_of
 from finegrain.rules.selection import Selector, checked_selectors, select, weight_path
 
 Role = Literal[
@@ -202,30 +202,39 @@ def heads(model: keras.Model) -> list[Any]:
     """Find the layers that put out what a model is trained for.
 
     These are the last layers with kernels before its outputs, if they hold no other layers, as
-    blocks do. Those of a KerasHub backbone do not count: what it puts out goes on elsewhere.
+    blocks do, and the tables by which embeddings put tokens out. Those of a KerasHub backbone do
+    not count: what it puts out goes on elsewhere.
     """
-    parts = [part for part in parts_of(model) if not isinstance(part.owner, keras.Variable)]
-    has_maps_after: dict[Any, bool] = dict.fromkeys(parts, False)
+    parts = parts_of(model)
+    is_followed: dict[Any, bool] = dict.fromkeys(parts, False)
     for part in reversed(parts):
         for earlier in part.before:
-            if earlier in has_maps_after:
-                # An embedding behind a map is tied to the output, which it is the head of.
-                after = _maps(part.owner, also=("embedding",))
-                has_maps_after[earlier] |= has_maps_after[part] or after
-    found = [part.owner for part in parts if _maps(part.owner) and not has_maps_after[part]]
+            # An embedding behind a map is tied to the output, which it is the head of.
+            is_followed[earlier] |= is_followed[part] or _maps(part.owner, also=("embedding",))
     apart = {
-        id(inner)
+        id(weight)
         for layer in model._flatten_layers()
         if any(kind.__name__ == "Backbone" for kind in type(layer).__mro__)
-        for inner in layer._flatten_layers()
+        for weight in layer.weights
     }
-    return [
-        layer for layer in dict.fromkeys(found) if id(layer) not in apart and not sublayers(layer)
+    found = [
+        part.owner
+        for part in parts
+        if not is_followed[part]
+        and not any(id(weight) in apart for weight in weights_of(part.owner))
+        and (_is_output_table(part) or (_maps(part.owner) and not sublayers(part.owner)))
     ]
+    return list({id(owner): owner for owner in found}.values())
+
+
+def _is_output_table(part: Part) -> bool:
+    return isinstance(part.owner, keras.Variable) and part.owner.name == "reverse_embeddings"
 
 
 def _maps(layer: Any, also: tuple[Role, ...] = ()) -> bool:
     """Return whether a layer holds a kernel of whatever kind, be it quantized."""
+    if isinstance(layer, keras.Variable):
+        return bool(also)
     kinds = ("kernel", "convolution", "recurrent", None, *also)
     return any(
         isinstance(own, (keras.layers.Dense, keras.layers.EinsumDense))

@@ -139,12 +139,27 @@ def _read_graph(model: Any, entry: list[Part], found: list[Part]) -> list[list[P
             _rescale(found[first:], [part for parts in results for part in parts], node, sizes)
         else:
             is_map = any(sizes[id(tensor)] is not None for tensor in node.outputs)
-            found.append(Part(layer, before, id(layer) in blocks, is_map, next_sizes[id(node)]))
+            owner = _without_output_table(layer, found)
+            found.append(Part(owner, before, id(layer) in blocks, is_map, next_sizes[id(node)]))
             results = [[found[-1]]] * len(node.outputs)
         if len(results) != len(node.outputs):
             results = [_union(results)] * len(node.outputs)
         sources.update(zip(map(id, node.outputs), results, strict=True))
     return [sources.get(id(tensor), entry) for tensor in model.outputs]
+
+
+def _without_output_table(layer: Any, found: list[Part]) -> Any:
+    """Return what is read in by an embedding that has another table for the output.
+
+    That table, of KerasHub's ReversibleEmbedding, is a part by itself, which nothing follows.
+    """
+    table = getattr(layer, "reverse_embeddings", None)
+    own = layer._trainable_variables
+    if not isinstance(table, keras.Variable) or len(own) != 2:
+        return layer
+    if all(part.owner is not table for part in found):
+        found.append(Part(table, []))
+    return next(weight for weight in own if weight is not table)
 
 
 def _rescale(
