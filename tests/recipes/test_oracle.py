@@ -9,6 +9,7 @@ from recipes.backbones import BACKBONES
 from recipes.extras import EXTRA_MODELS
 from recipes.levels import LEVELS, TIMM, TIMM_WITHOUT_HEAD, depths_by_weight, depths_of
 from recipes.roles import ROLES, TABLES, heads_of, roles_of
+from recipes.tables import look_up
 
 pytestmark = pytest.mark.one_backend
 
@@ -72,3 +73,16 @@ def test_depths_are_those_of_timm():
         assert headless == scale / 0.75
         if not path.startswith("vit_encoder/ln/"):
             assert scale == 0.75**depth
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("kernel dense/kernel", "Not in one line"),
+        ("kernel dense/kernel\nbias dense/(bias|kernel)", "Not in one line"),
+        ("kernel dense/kernel\nbias dense/bias\nnorm norm_#/gamma", "match no weight"),
+    ],
+)
+def test_a_table_with_a_gap_an_overlap_or_an_idle_line(table, says):
+    with pytest.raises(LookupError, match=says):
+        look_up(table, ["dense/kernel", "dense/bias"])
