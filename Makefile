@@ -36,7 +36,7 @@ extras_versions := versions
 # has a release for Python 3.14.
 PYTHONS := 3.11.0 3.11.5 3.12.0 3.13.0 3.14.0
 resolved := jax torch cli plots tensorboard examples test bench docs dev versions
-resolved_before_3.14 := tensorflow bert
+resolved_before_3.14 := tensorflow bert pretrained
 
 stamp = $(VENV)/.installed-$(1)
 
