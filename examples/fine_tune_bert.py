@@ -52,18 +52,18 @@ console = Console()
 
 
 class Method(NamedTuple):
-    """Rules for a model that learns at a rate, and the rates to try."""
+    """Rules for a model, given its rate and the number of epochs, and the rates to try."""
 
-    rules: Callable[[keras.Model, float], list[fg.Rule]]
+    rules: Callable[[keras.Model, float, int], list[fg.Rule]]
     rates: tuple[float, ...] = (5e-5, 2e-4, 8e-4)
     adapts: str = "all"  # or "head", or "lora"
     against: str = "one rate"
 
 
-def held_stages(model: keras.Model, number: int) -> list[fg.Rule]:
-    """Hold the encoder in `number` stages, of which the first is the nearest to the head."""
+def stages(model: keras.Model, rate: float, epochs: int) -> list[fg.Rule]:
+    """Hold the encoder in a stage for each epoch but the first, from the output to the input."""
     levels = [rule.selectors for rule in fg.layer_decay(model, 0.5)][::-1]
-    parts = np.array_split(np.arange(len(levels)), number)
+    parts = np.array_split(np.arange(len(levels)), max(1, epochs - 1))
     return [
         fg.Rule([s for level in part for s in levels[level]], trainable=False, name=f"stage {n}")
         for n, part in enumerate(parts, 1)
@@ -74,30 +74,33 @@ def held_stages(model: keras.Model, number: int) -> list[fg.Rule]:
 class Unfreeze(keras.callbacks.Callback):
     """Releases a stage at the beginning of each epoch but the first, which is for the head."""
 
-    def __init__(self, stages: list[fg.Rule]) -> None:
+    def __init__(self, held: list[fg.Rule]) -> None:
         super().__init__()
-        self.stages = stages
+        self.held = held
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        if 0 < epoch <= len(self.stages):
-            self.model.optimizer.set(self.stages[epoch - 1].name, trainable=True)
+        if 0 < epoch <= len(self.held):
+            self.model.optimizer.set(self.held[epoch - 1].name, trainable=True)
 
 
-def decay(model: keras.Model, rate: float) -> list[fg.Rule]:
+def decay(model: keras.Model, rate: float, epochs: int) -> list[fg.Rule]:
     return [*fg.layer_decay(model, 0.8), *fg.recipes.no_weight_decay(model)]
 
 
 METHODS = {
-    "head only": Method(lambda model, rate: [], (1e-2, 4e-2, 1.6e-1), "head"),
-    "one rate": Method(lambda model, rate: []),
-    "head first": Method(lambda model, rate: fg.recipes.head_first(model, 10)),
+    "head only": Method(lambda *_: [], (1e-2, 4e-2, 1.6e-1), "head"),
+    "one rate": Method(lambda *_: []),
+    "head first": Method(lambda model, rate, epochs: fg.recipes.head_first(model, 10)),
     "layer decay": Method(decay),
-    "unfreezing": Method(lambda model, rate: []),  # its stages depend on the number of epochs
-    "LoRA": Method(lambda model, rate: [], (5e-4, 2e-3, 8e-3), "lora"),
+    "unfreezing": Method(stages),
+    "LoRA": Method(lambda *_: [], (5e-4, 2e-3, 8e-3), "lora"),
     "LoRA+": Method(
-        lambda model, rate: fg.recipes.lora_plus(model), (2e-4, 8e-4, 3.2e-3), "lora", "LoRA"
+        lambda model, rate, epochs: fg.recipes.lora_plus(model),
+        (2e-4, 8e-4, 3.2e-3),
+        "lora",
+        "LoRA",
     ),
-    "Muon": Method(lambda model, rate: fg.recipes.muon(model, rate)),
+    "Muon": Method(lambda model, rate, epochs: fg.recipes.muon(model, rate)),
 }
 
 
@@ -143,11 +146,8 @@ def trained(
     keras.utils.set_random_seed(seed)
     way = METHODS[method]
     model = classifier(encoder, classes, part.ids.shape[1], way.adapts)
-    callbacks = []
-    rules = list(way.rules(model, rate))
-    if method == "unfreezing":
-        rules = held_stages(model, max(1, epochs - 1))
-        callbacks = [Unfreeze(rules)]
+    rules = way.rules(model, rate, epochs)
+    held = [rule for rule in rules if rule.trainable is False]
     schedule = warm_up_and_decay(epochs * -(-len(part.labels) // BATCH))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01)
     model.compile(
@@ -155,7 +155,12 @@ def trained(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.fit(
-        part.ids, part.labels, batch_size=BATCH, epochs=epochs, callbacks=callbacks, verbose=0
+        part.ids,
+        part.labels,
+        batch_size=BATCH,
+        epochs=epochs,
+        callbacks=[Unfreeze(held)],
+        verbose=0,
     )
     return model
 
@@ -208,8 +213,8 @@ def sentence(method: str, against: str, found: dict[str, Any]) -> str:
     chance = f"seeds (± {found['by_seeds']:.1f}) and test texts (± {found['by_texts']:.1f})"
     if abs(found["mean"]) > max(found["by_seeds"], found["by_texts"]):
         effect = "It helped" if found["mean"] > 0 else "It did harm"
-        return f"{start}. {effect}: the difference is larger than {chance} make it by chance."
-    return f"{start}. No difference is shown: {chance} make as much of one by chance."
+        return f"{start}. {effect}: by chance {chance} make less of a difference."
+    return f"{start}. No difference is shown: by chance {chance} make as much of one."
 
 
 def chosen_rate(runs: dict[str, Any], method: str) -> float:
@@ -246,6 +251,7 @@ def show(results: dict[str, Any], methods: list[str], seeds: list[int]) -> None:
         if against in methods and against != method:
             found = difference(final[method], final[against])
             console.print(sentence(method, against, found))
+    console.print("Each comparison by itself errs in about one case of 20; there are several here.")
 
 
 def picture(path: Path, results: dict[str, Any], methods: list[str], seeds: list[int]) -> None:
@@ -349,6 +355,10 @@ def main() -> None:
     arguments.validation = min(arguments.validation, len(texts.train) // 3)
     arguments.texts = min(arguments.texts, len(texts.train) - arguments.validation)
     arguments.test = min(arguments.test, len(texts.test))
+    if not min(arguments.validation, arguments.texts, arguments.test):
+        raise SystemExit(
+            f"Too few texts: {len(texts.train)} to train on, {len(texts.test)} to test"
+        )
     settings = {
         "data": texts.name,
         "encoder": encoder.name,

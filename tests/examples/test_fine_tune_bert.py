@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import itertools
 import json
 import tarfile
 import zipfile
@@ -99,8 +98,8 @@ def described(bert, encoder, method):
     """What the rules of a method say: {path: row}."""
     way = bert.METHODS[method]
     model = bert.classifier(encoder, 2, 8, way.adapts)
-    rules = bert.held_stages(model, 2) if method == "unfreezing" else way.rules(model, 1e-3)
-    optimizer = fg.PerWeight(keras.optimizers.AdamW(1e-3), [*rules, bert.warm_up_and_decay(20)])
+    rules = [*way.rules(model, 1e-3, 3), bert.warm_up_and_decay(20)]
+    optimizer = fg.PerWeight(keras.optimizers.AdamW(1e-3), rules)
     return {row["path"]: row for row in optimizer.describe(model).to_dicts()}
 
 
@@ -147,30 +146,55 @@ def test_what_learns(bert, encoder):
     assert not any("head" in path for path in held)
 
 
-def test_unfreezing(bert, encoder, monkeypatch):
-    """First the head learns alone, then the layers from the output on."""
-    seen = []
+def test_unfreezing(bert, encoder):
+    """The layers are released from the output on, one stage an epoch."""
+    model = bert.classifier(encoder, 2, 8, "all")
+    rules = bert.stages(model, 1e-3, 4)
+    model.compile(fg.PerWeight(keras.optimizers.AdamW(1e-3), rules))
+    callback = bert.Unfreeze(rules)
+    callback.set_model(model)
+    learning = []
+    for epoch in range(5):
+        callback.on_epoch_begin(epoch)
+        rows = model.optimizer.describe(model).to_dicts()
+        learning.append({row["path"] for row in rows if row["trainable"]})
+    parts = ("head/", "transformer_layer_1/", "transformer_layer_0/", "embedding")
+    for before, now, part in zip([set(), *learning], learning, parts, strict=False):
+        assert now > before
+        assert all(part in path for path in now - before)
+    assert learning[4] == learning[3] == {row["path"] for row in rows}
 
-    class Spy(bert.Unfreeze):
-        def on_epoch_begin(self, epoch, logs=None):
-            seen.append(weights(self.model))
-            super().on_epoch_begin(epoch, logs)
 
-    def weights(model):
-        return {w.path: keras.ops.convert_to_numpy(w) for w in model.trainable_variables}
-
-    monkeypatch.setattr(bert, "Unfreeze", Spy)
+@pytest.mark.one_backend
+def test_the_training(bert, encoder):
+    """In one epoch of unfreezing nothing but the head moves."""
     random = np.random.default_rng(0)
-    part = bert.Part(random.integers(1, 9, (32, 6)).astype("int32"), np.arange(32) % 2)
-    seen.append(weights(bert.trained(encoder, "unfreezing", 1e-2, 0, part, 2, epochs=4)))
-    moved = [
-        {path for path in before if not np.array_equal(before[path], after[path])}
-        for before, after in itertools.pairwise(seen)
-    ]
-    assert moved[0] == {path for path in seen[0] if "head" in path}
-    for epoch, part in enumerate(("layer_1/", "layer_0/", "embedding"), 1):
-        assert all(part in path for path in moved[epoch] - moved[epoch - 1])
-        assert any(part in path for path in moved[epoch])
+    part = bert.Part(random.integers(1, 9, (32, 8)).astype("int32"), np.arange(32) % 2)
+    model = bert.trained(encoder, "unfreezing", 1e-2, 0, part, 2, epochs=1)
+    for weight, first in zip(
+        model.get_layer("encoder").get_weights(), encoder.weights, strict=True
+    ):
+        np.testing.assert_array_equal(weight, first)
+    hits, f1 = bert.right(model, part)
+    assert len(hits) == 32
+    assert 0 < hits.count("1") <= 32
+    assert 0 < f1 <= 1
+    keras.utils.set_random_seed(0)
+    start = bert.classifier(encoder, 2, 8, "all").get_layer("head").get_weights()[0]
+    assert np.abs(model.get_layer("head").get_weights()[0] - start).max() > 1e-3
+
+
+def test_what_is_right(bert):
+    """F1: of the first class 2 of 3 are found, of the second 1 is, and another taken for it."""
+
+    class Model:
+        def predict(self, ids, **arguments):
+            return np.eye(2)[ids[:, 0]]
+
+    part = bert.Part(np.array([[0], [0], [1], [1]]), np.array([0, 0, 1, 0]))
+    hits, f1 = bert.right(Model(), part)
+    assert hits == "1110"
+    assert f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
 def test_the_schedule(bert):
@@ -250,6 +274,8 @@ def test_the_experiment(bert, run, tmp_path, monkeypatch, capsys):
     assert asked == []
     with pytest.raises(SystemExit, match="was made otherwise"):
         run(bert, *arguments, "--resume", "--epochs", 2)
+    with pytest.raises(SystemExit, match="Too few texts"):
+        run(bert, *arguments, "--resume", "--test", 0)
     # Another rate is best: what was trained with the first one counts no more.
     kept["runs"]["one rate, 0.0008"]["accuracy"] = 2.0
     (tmp_path / "new" / "results.json").write_text(json.dumps(kept))
