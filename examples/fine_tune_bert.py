@@ -56,31 +56,19 @@ class Method(NamedTuple):
 
     rules: Callable[[keras.Model, float, int], list[fg.Rule]]
     rates: tuple[float, ...] = (5e-5, 2e-4, 8e-4)
-    adapts: str = "all"  # or "head", or "lora"
+    adapts: str = "all"  # or "head", "lora", "in stages"
     against: str = "one rate"
 
 
-def stages(model: keras.Model, rate: float, epochs: int) -> list[fg.Rule]:
-    """Hold the encoder in a stage for each epoch but the first, from the output to the input."""
+def stages(model: keras.Model, epochs: int) -> dict[int, list[Any]]:
+    """Say what each epoch but the first releases, from the output to the input."""
     levels = [rule.selectors for rule in fg.layer_decay(model, 0.5)][::-1]
     parts = np.array_split(np.arange(len(levels)), max(1, epochs - 1))
-    return [
-        fg.Rule([s for level in part for s in levels[level]], trainable=False, name=f"stage {n}")
-        for n, part in enumerate(parts, 1)
+    return {
+        epoch: [selector for level in part for selector in levels[level]]
+        for epoch, part in enumerate(parts, 1)
         if len(part)
-    ]
-
-
-class Unfreeze(keras.callbacks.Callback):
-    """Releases a stage at the beginning of each epoch but the first, which is for the head."""
-
-    def __init__(self, held: list[fg.Rule]) -> None:
-        super().__init__()
-        self.held = held
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        if 0 < epoch <= len(self.held):
-            self.model.optimizer.set(self.held[epoch - 1].name, trainable=True)
+    }
 
 
 def decay(model: keras.Model, rate: float, epochs: int) -> list[fg.Rule]:
@@ -92,7 +80,7 @@ METHODS = {
     "one rate": Method(lambda *_: []),
     "head first": Method(lambda model, rate, epochs: fg.recipes.head_first(model, 10)),
     "layer decay": Method(decay),
-    "unfreezing": Method(stages),
+    "unfreezing": Method(lambda *_: [], adapts="in stages"),
     "LoRA": Method(lambda *_: [], (5e-4, 2e-3, 8e-3), "lora"),
     "LoRA+": Method(
         lambda model, rate, epochs: fg.recipes.lora_plus(model),
@@ -147,7 +135,9 @@ def trained(
     way = METHODS[method]
     model = classifier(encoder, classes, part.ids.shape[1], way.adapts)
     rules = way.rules(model, rate, epochs)
-    held = [rule for rule in rules if rule.trainable is False]
+    callbacks = []
+    if way.adapts == "in stages":
+        callbacks.append(fg.callbacks.Unfreeze(stages(model, epochs)))
     schedule = warm_up_and_decay(epochs * -(-len(part.labels) // BATCH))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01)
     model.compile(
@@ -159,7 +149,7 @@ def trained(
         part.labels,
         batch_size=BATCH,
         epochs=epochs,
-        callbacks=[Unfreeze(held)],
+        callbacks=callbacks,
         verbose=0,
     )
     return model
