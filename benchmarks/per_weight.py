@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from typing import Any
 
 from _common import Run, alternating, benchmark, ratios, table, versions
@@ -181,6 +182,90 @@ def measure_fit(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def blocks() -> Any:
+    """Make the same transformer of layers that are blocks, as pretrained models have them."""
+    import keras
+    from keras import layers
+
+    class Block(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norms = [layers.LayerNormalization() for _ in range(2)]
+            self.attention = layers.MultiHeadAttention(HEADS, MODEL_WIDTH // HEADS)
+            self.wide = layers.Dense(4 * MODEL_WIDTH, activation="gelu")
+            self.narrow = layers.Dense(MODEL_WIDTH)
+
+        def call(self, x: Any) -> Any:
+            y = self.norms[0](x)
+            x = x + self.attention(y, y)
+            return x + self.narrow(self.wide(self.norms[1](x)))
+
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Embedding(1000, MODEL_WIDTH)(tokens)
+    for _ in range(DEPTH):
+        x = Block()(x)
+    return keras.Model(tokens, layers.Dense(10)(x))
+
+
+def recipes() -> dict[str, Any]:
+    """Name what the recipes make of a model."""
+    from finegrain import recipes as r
+
+    return {
+        "layer_decay": lambda model: r.layer_decay(model, 0.75),
+        "no_weight_decay": r.no_weight_decay,
+        "layer_decay, no_weight_decay, head_first": lambda model: [
+            *r.layer_decay(model, 0.75),
+            *r.no_weight_decay(model),
+            *r.head_first(model, 10),
+        ],
+    }
+
+
+def measure_recipes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure the CPU time of a step of `fit` under recipes, and that of the first step."""
+    import keras
+    import numpy as np
+
+    import finegrain as fg
+
+    random = np.random.default_rng(0)
+    x = random.integers(0, 1000, (STEPS * BATCH, LENGTH))
+    y = x % 10
+
+    def made(rules: Any) -> tuple[Any, float]:
+        model = blocks()
+        optimizer = keras.optimizers.AdamW(1e-3)
+        if rules is not None:
+            optimizer = fg.PerWeight(optimizer, rules(model))
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        begin = time.process_time()
+        model.fit(x[:BATCH], y[:BATCH], batch_size=BATCH, verbose=0)
+        return model, time.process_time() - begin
+
+    every = {"plain": None, **recipes()}
+    made(None)  # what is compiled once in a process
+    models, firsts = {}, {name: [] for name in every}
+    rounds = 1 if arguments.quick else max(arguments.rounds // 2, 3)
+    for _ in range(1 if arguments.quick else 3):
+        for name, rules in every.items():
+            models[name], first = made(rules)
+            firsts[name].append(first)
+    times = {name: [] for name in every}
+    for _ in range(rounds):
+        for name, model in models.items():
+            begin = time.process_time()
+            model.fit(x, y, batch_size=BATCH, verbose=0, shuffle=False)
+            times[name].append(time.process_time() - begin)
+    return {
+        "milliseconds": 1000 * statistics.median(times["plain"]) / STEPS,
+        "ratios": ratios(times, "plain"),
+        "first_seconds": statistics.median(firsts["plain"]),
+        "first_ratios": ratios(firsts, "plain"),
+    }
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import keras
 
@@ -191,10 +276,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(1)
     packages = ["keras", backend] + (["optax"] if backend == "jax" else [])
     result: dict[str, Any] = {"versions": versions(*packages)}
-    if arguments.only != "fit":
-        result["step"] = measure_steps(arguments)
-    if arguments.only != "step":
-        result["fit"] = measure_fit(arguments)
+    measured = {"step": measure_steps, "fit": measure_fit, "recipes": measure_recipes}
+    for name, compare in measured.items():
+        if arguments.only in (None, name):
+            result[name] = compare(arguments)
     return result
 
 
@@ -233,11 +318,24 @@ def page(run: Run) -> str:
             names = [name for name in fit["ratios"] if name != "plain"]
             parts.append(table(["", "ratio"], [[n, f"{fit['ratios'][n]:.3f}"] for n in names]))
             parts.append(f"\n`Watch(every=50)` by itself: {fit['watch']:.3f}.\n")
+        if "recipes" in result:
+            found = result["recipes"]
+            parts.append(
+                "\nRecipes round AdamW, CPU time beside plain AdamW: a step of `fit` as above "
+                f"({found['milliseconds']:.0f} ms), and the first step of a model, which builds "
+                f"and compiles it ({found['first_seconds']:.1f} s):\n\n"
+            )
+            rows = [
+                [name, f"{ratio:.3f}", f"{found['first_ratios'][name]:.2f}"]
+                for name, ratio in found["ratios"].items()
+                if name != "plain"
+            ]
+            parts.append(table(["", "a step", "the first step"], rows))
     return "".join(parts)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", choices=["step", "fit"], help="one of the two comparisons")
+    parser.add_argument("--only", choices=["step", "fit", "recipes"], help="one comparison")
 
 
 if __name__ == "__main__":

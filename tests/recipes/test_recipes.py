@@ -451,3 +451,38 @@ class TestTogether:
             mine = before[row["path"]]
             for key in mine.keys() - set(ignored):
                 assert row[key] == mine[key], (row["path"], key)
+
+    @pytest.mark.full
+    def test_mixed_precision_and_accumulation(self):
+        """Two halves of a batch accumulated are the whole; in bfloat16 variables stay float32."""
+        x = drawn.generator(4).integers(1, 9, (8, 5)).astype("int32")
+        y = np.ones((8, 5, 2), "float32")
+        found = []
+        for accumulated in (None, 2):
+            with_policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+            keras.config.set_dtype_policy(with_policy if accumulated == 2 else "float32")
+            try:
+                keras.utils.set_random_seed(0)
+                model = transformer()
+            finally:
+                keras.config.set_dtype_policy("float32")
+            rules = [
+                *recipes.layer_decay(model, 0.5),
+                *recipes.no_weight_decay(model),
+                *recipes.muon(model, 0.02),
+            ]
+            inner = keras.optimizers.AdamW(1e-2, gradient_accumulation_steps=accumulated)
+            model.compile(fg.PerWeight(inner, rules), "mse", run_eagerly=True)
+            start = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+            for part in np.split(np.arange(8), accumulated or 1):
+                model.train_on_batch(x[part], y[part])
+            assert {w.dtype for w in model.trainable_variables} == {"float32"}
+            end = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
+            found.append([b - a for a, b in zip(start, end, strict=True)])
+        for whole, halves in zip(*found, strict=True):
+            # Adam's first step and Muon's are of full size, whatever the gradient's: signs agree.
+            alike = np.sign(whole) == np.sign(halves)
+            assert alike.mean() > 0.8
+            np.testing.assert_allclose(
+                np.abs(halves).max(), np.abs(whole).max(), rtol=0.1, atol=1e-8
+            )
