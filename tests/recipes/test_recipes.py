@@ -479,10 +479,10 @@ class TestTogether:
             assert {w.dtype for w in model.trainable_variables} == {"float32"}
             end = [keras.ops.convert_to_numpy(w) for w in model.trainable_variables]
             found.append([b - a for a, b in zip(start, end, strict=True)])
-        for whole, halves in zip(*found, strict=True):
+        paths = [weight.path for weight in model.trainable_variables]
+        for path, whole, halves in zip(paths, *found, strict=True):
+            if path == "attention/key/bias":
+                continue  # no loss depends on it, and it moves by rounding errors
             # Adam's first step and Muon's are of full size, whatever the gradient's: signs agree.
-            alike = np.sign(whole) == np.sign(halves)
-            assert alike.mean() > 0.8
-            np.testing.assert_allclose(
-                np.abs(halves).max(), np.abs(whole).max(), rtol=0.1, atol=1e-8
-            )
+            assert (np.sign(whole) == np.sign(halves)).mean() > 0.8
+            np.testing.assert_allclose(np.abs(halves).max(), np.abs(whole).max(), rtol=0.1)
