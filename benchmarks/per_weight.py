@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import statistics
 import time
 from typing import Any
@@ -263,6 +264,7 @@ def measure_recipes(arguments: argparse.Namespace) -> dict[str, Any]:
         "ratios": ratios(times, "plain"),
         "first_seconds": statistics.median(firsts["plain"]),
         "first_ratios": ratios(firsts, "plain"),
+        "date": datetime.date.today().isoformat(),
     }
 
 
@@ -321,7 +323,8 @@ def page(run: Run) -> str:
         if "recipes" in result:
             found = result["recipes"]
             parts.append(
-                "\nRecipes round AdamW, CPU time beside plain AdamW: a step of `fit` as above "
+                f"\nRecipes round AdamW ({found['date']}), CPU time beside plain AdamW: a step of "
+                "`fit` as above "
                 f"({found['milliseconds']:.0f} ms), and the first step of a model, which builds "
                 f"and compiles it ({found['first_seconds']:.1f} s):\n\n"
             )

@@ -357,6 +357,7 @@ class TestMup:
     def test_the_same_width_needs_no_rules(self):
         assert recipes.mup(transformer(), transformer()) == []
 
+    @pytest.mark.full
     @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
     def test_outputs_change_alike_at_each_width(self, optimizer):
         """After a few steps outputs have changed as much in a wide model as in a narrow one.
