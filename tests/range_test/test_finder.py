@@ -558,3 +558,11 @@ class TestErrors:
         model.compile("sgd", "mse", run_eagerly=True)
         with pytest.raises(ValueError, match=r"returns as `loss`.*\['cost'\].*Nameless"):
             find(model)
+
+
+@pytest.mark.one_backend
+def test_no_examples():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`x` should hold examples"):
+        fg.find_learning_rate(model, np.ones((0, 2)), np.ones((0, 1)), verbose=0)

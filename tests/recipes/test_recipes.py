@@ -129,6 +129,15 @@ class TestRoles:
             with pytest.raises(TypeError, match=r"takes a keras\.Model"):
                 recipe(bad)
 
+    def test_rules_of_another_model(self):
+        rules = recipes.no_weight_decay(transformer())
+        with pytest.raises(ValueError, match="make the rule for this model"):
+            fg.PerWeight("adam", rules).describe(transformer())
+
+    def test_roles_of_another_type(self):
+        with pytest.raises(TypeError, match=r"`roles` should be \{selector: role\}"):
+            recipes.no_weight_decay(transformer(), roles=["bias"])
+
     def test_unbuilt_model(self):
         with pytest.raises(ValueError, match="build it first"):
             recipes.no_weight_decay(keras.Sequential([layers.Dense(2)]))
@@ -214,8 +223,8 @@ class TestMuon:
         axes = {rule.optimizer.axes: rule.name for rule in recipes.muon(model)}
         assert axes == {
             "ioo": "3 hidden matrices (ioo)",
-            "iio": "1 hidden matrices (iio)",
-            "io": "1 hidden matrices (io)",
+            "iio": "1 hidden matrix (iio)",
+            "io": "1 hidden matrix (io)",
         }
 
     def test_as_keras_with_excluded_layers(self):
@@ -251,6 +260,10 @@ class TestMuon:
         assert found["hidden/kernel"]["optimizer"] == "AdamW"
         assert found["head/kernel"]["weight_decay"] == 0.25
         assert rules[0].optimizer.momentum == 0.5
+
+    def test_a_head_that_is_not_there(self):
+        with pytest.raises(ValueError, match="Received: head='nothing'"):
+            recipes.muon(transformer(), head="nothing")
 
     def test_a_model_without_hidden_matrices(self):
         model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

@@ -125,6 +125,11 @@ def find_learning_rate(
         raise ValueError(f"`steps` should be an integer >= 10. Received: steps={steps!r}")
     smoothing = checked_positive("smoothing", smoothing, zero=True)
     divergence = checked_positive("divergence", divergence)
+    shapes = [tuple(getattr(array, "shape", ())) for array in keras.tree.flatten(x)]
+    if any(shape and shape[0] == 0 for shape in shapes):
+        raise ValueError(
+            f"`x` should hold examples to train on. Received: x with the shapes {shapes}"
+        )
     planned = np.geomspace(start, end, steps)
     if not model.optimizer.built:
         with backend.scope_of(model.trainable_variables):

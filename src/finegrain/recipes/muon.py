@@ -81,7 +81,8 @@ def muon(
     rules = []
     for axes, weights in by_axes.items():
         if any(weight.trainable for weight in weights):
-            name = f"{len(weights)} hidden matrices ({axes})"
+            kind = "matrix" if len(weights) == 1 else "matrices"
+            name = f"{len(weights)} hidden {kind} ({axes})"
             optimizer = Muon(learning_rate, axes=axes, exclude_embeddings=False, **arguments)
             rules.append(Rule(Weights(weights, name), optimizer=optimizer))
     if not rules:
@@ -95,11 +96,13 @@ def muon(
 def _weights_of_head(model: keras.Model, head: Selector | None) -> set[int]:
     if head is None:
         return {id(weight) for owner in heads(model) for weight in weights_of(owner)}
-    selectors = checked_selectors(head) if head != () else []
-    weights = model.weights
-    return {
-        id(weight)
-        for selector in selectors
-        for weight, meant in zip(weights, select(selector, weights), strict=True)
-        if meant
-    }
+    found: set[int] = set()
+    for selector in checked_selectors(head) if head != () else []:
+        answers = select(selector, model.weights)
+        if not any(answers):
+            raise ValueError(
+                "`head` should be a part of the model, which has no weight that this selects. "
+                f"Received: head={selector!r}"
+            )
+        found |= {id(w) for w, meant in zip(model.weights, answers, strict=True) if meant}
+    return found

@@ -158,6 +158,11 @@ def _owners(model: keras.Model) -> Iterator[tuple[int, Any]]:
 
 def _named(weights: list[Any], extra: Mapping[Selector, str]) -> dict[int, str]:
     found: dict[int, str] = {}
+    if not isinstance(extra, Mapping):
+        raise TypeError(
+            "`roles` should be {selector: role}, as in {'openness$': 'scale'}. "
+            f"Received: roles={extra!r}"
+        )
     for selector, role in extra.items():
         if role not in get_args(Role):
             raise ValueError(

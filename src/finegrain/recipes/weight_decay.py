@@ -57,5 +57,6 @@ def no_weight_decay(
     weights = [f.weight for f in weights_with_roles(model, roles) if f.role in kinds]
     if not any(weight.trainable for weight in weights):
         return []
-    name = f"{len(weights)} biases{', embeddings' if embeddings else ''} and norms"
+    kind = "biases, embeddings and norms" if embeddings else "biases and norms"
+    name = kind if len(weights) == 1 else f"{len(weights)} {kind}"
     return [Rule(Weights(weights, name), weight_decay=0.0)]

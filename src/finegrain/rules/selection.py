@@ -196,6 +196,11 @@ def no_weight_selected(selector: Selector, variables: Sequence[keras.Variable]) 
         what = f"the layer {selector.name!r} {why}"
     elif is_variable(selector):
         what = f"the variable {weight_path(selector)!r} is not a trainable weight of this model"
+    elif isinstance(selector, Weights):
+        what = (
+            f"none of {label(selector)} is a trainable weight of this model: make the rule for "
+            "this model, as it is now"
+        )
     elif isinstance(selector, str):
         what = f"the expression {selector!r} selects no trainable weight"
     else:
