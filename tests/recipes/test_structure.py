@@ -193,12 +193,15 @@ def test_blocks_that_take_turns():
     class Other(Block):
         pass
 
-    inputs = x = keras.Input((3, 4))
+    inputs = keras.Input((3, 4))
+    before = [layers.Dense(4), layers.LayerNormalization()]  # one level, if there are blocks
+    x = before[1](before[0](inputs))
     blocks = [Block(), Other(), Block(), Other()]
     for block in blocks:
         x = block(x)
     head = layers.Dense(2)
-    assert of_layers(keras.Model(inputs, head(x)), *blocks, head) == [4, 3, 2, 1, 0]
+    found = of_layers(keras.Model(inputs, head(x)), *before, *blocks, head)
+    assert found == [5, 5, 4, 3, 2, 1, 0]
 
 
 def test_patches_between_stages_join_the_next_block():
