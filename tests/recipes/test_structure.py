@@ -167,6 +167,15 @@ def test_an_encoder_with_a_decoder():
     assert of_layers(model, shared, *encoding, *decoding, head) == [5, 4, 3, 2, 1, 0]
 
 
+def test_a_single_block():
+    """As in a pretrained encoder cut off after its first: a layer that holds an attention."""
+    inputs = keras.Input((3, 4))
+    first, norm, block = layers.Dense(4), layers.LayerNormalization(), Attending()
+    head = layers.Dense(2)
+    model = keras.Model(inputs, head(block(norm(first(inputs)))))
+    assert of_layers(model, first, norm, block, head) == [2, 2, 1, 0]
+
+
 def test_a_block_that_is_called_twice():
     """It is one level, where it comes first."""
     inputs = keras.Input((3, 4))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from finegrain._checks import checked_number
-from finegrain.recipes.structure import Part, parts_of, weights_of
+from finegrain.recipes.structure import Part, height, parts_of, weights_of
 from finegrain.rules.rule import Rule
 
 # A layer of a numbered block: `transformer_layer_3`, `block2_conv1`, `conv3_block1_2_bn`.
@@ -131,6 +131,12 @@ def levels_of_model(model: keras.Model) -> list[list[Any]]:
     """
     parts = parts_of(model)
     blocks = [part for part in parts if part.is_block]
+    if not blocks:
+        # A single layer that holds layers of layers, as a transformer's, is a block all the same.
+        blocks = [part for part in parts if height(part.owner) >= 2]
+        blocks = blocks if len(blocks) == 1 else []
+        for part in blocks:
+            part.is_block = True
     sizes = {part.size for part in blocks or parts if part.size is not None}
     if len(sizes) > 1 and all(part.is_map for part in blocks):
         depths = _depths_of_stages(parts)

@@ -326,9 +326,9 @@ def _holds_mainly_a_row(layer: Any) -> bool:
     if len(rows) < 2:
         return len(layers) == 1 and _holds_mainly_a_row(layers[0])
     others = [inner for inner in layers if inner not in rows]
-    if min(map(_height, rows)) >= 2:
+    if min(map(height, rows)) >= 2:
         return True
-    return not any(map(_height, others)) and (len(others) <= 1 or _in_a_list(layer, rows))
+    return not any(map(height, others)) and (len(others) <= 1 or _in_a_list(layer, rows))
 
 
 def _in_a_list(container: Any, layers: Sequence[Any]) -> bool:
@@ -357,8 +357,9 @@ def _is_entered(layer: Any) -> bool:
     return bool(_inner_rows(layer)) or any(_is_entered(inner) for inner in sublayers(layer))
 
 
-def _height(layer: Any) -> int:
-    return 1 + max(map(_height, sublayers(layer)), default=-1)
+def height(layer: Any) -> int:
+    """Count how deep layers are nested in a layer: 0 for a dense one, 1 for an attention."""
+    return 1 + max(map(height, sublayers(layer)), default=-1)
 
 
 # Feature maps.
