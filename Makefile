@@ -137,8 +137,9 @@ lint: $(call stamp,lint)
 types: $(call stamp,types)
 	$(BIN)/python -m pyright
 
+# With --quiet, --strict would see no warnings.
 docs: $(call stamp,docs)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(call stamp,lint)
 	$(BIN)/ruff check --fix

@@ -45,8 +45,7 @@ class CRFNegativeLogLikelihood(keras.losses.Loss):
         sample_weight: What each sequence counts: (batch,), (batch, 1) or a number. A position has
             no weight of its own, whatever `per` is: the likelihood is that of a whole sequence.
 
-    Returns:
-        The reduced loss; (batch,) with `reduction=None`. An empty sequence costs 0.
+    Output: the reduced loss; (batch,) with `reduction=None`. An empty sequence costs 0.
 
     Raises:
         ValueError: if an argument is none of these, y_pred is not made of potentials, sample
