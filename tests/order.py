@@ -21,7 +21,7 @@ LONGEST = [
     "tests/real/test_bert.py",
     "tests/optimizers/test_distribution.py",
     "tests/real/test_readme.py",
-    "tests/segmenter/test_segmenter.py",
+    "tests/tagger/test_segmenter.py",
     "tests/crf/test_loss.py",
     "tests/per_weight/test_holding.py",
     "tests/per_weight/test_nonfinite.py",

@@ -18,8 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from finegrain.demo.manual import ManualCorpus
-from finegrain.segmenter.progress import TrainingProgress
-from finegrain.segmenter.windows import WINDOW
+from finegrain.tagger.progress import TrainingProgress
+from finegrain.tagger.windows import WINDOW
 from finegrain.tagging import Segmenter, manual_corpus
 from finegrain_command import program
 from finegrain_command.program import app

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from finegrain.demo.report import print_report, score_table
 from finegrain.demo.run import DemoResult, run_demo
-from finegrain.segmenter.progress import TrainingProgress
-from finegrain.segmenter.training import Interruption
+from finegrain.tagger.progress import TrainingProgress
+from finegrain.tagger.training import Interruption
 from finegrain.tagging import CorpusError, Segmenter, TrainingDivergedError, read_segmented
 from finegrain_command.streams import UserError, groups_of_lines, say, standard_output
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from finegrain.segmenter.batches import bucket_lengths
+from finegrain.tagger.batches import bucket_lengths
 from finegrain.tagging import manual_corpus
 from real.terminal import BACKEND, FULL, full_only
 

@@ -20,10 +20,10 @@ import numpy as np
 from rich.console import Console
 
 from finegrain.demo.manual import ManualCorpus, manual_corpus
-from finegrain.segmenter.files import whole_file
-from finegrain.segmenter.progress import TrainingProgress
-from finegrain.segmenter.segmenter import Segmenter
-from finegrain.segmenter.training import Interruption
+from finegrain.tagger.files import whole_file
+from finegrain.tagger.progress import TrainingProgress
+from finegrain.tagger.segmenter import Segmenter
+from finegrain.tagger.training import Interruption
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore, score
 

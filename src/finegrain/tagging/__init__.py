@@ -2,8 +2,8 @@
 
 from finegrain.crf.schemes import SpanScheme, TagScheme
 from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
-from finegrain.segmenter.segmenter import Segmenter
-from finegrain.segmenter.training import TrainingDivergedError
+from finegrain.tagger.segmenter import Segmenter
+from finegrain.tagger.training import TrainingDivergedError
 from finegrain.tagging import corpus as _corpus
 from finegrain.tagging.corpus import (
     CorpusError,

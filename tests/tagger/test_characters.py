@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from finegrain.segmenter.features import PADDING, UNKNOWN, CharacterFeatures
+from finegrain.tagger.characters import PADDING, UNKNOWN, CharacterFeatures
 
 ODD = {
     "emoji": "a👩‍👩‍👧b",

@@ -12,16 +12,16 @@ from finegrain.crf.constraints import Constraints
 from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import unpack
 from finegrain.crf.schemes import TagScheme
-from finegrain.segmenter.features import CharacterFeatures
-from finegrain.segmenter.windows import WINDOW
+from finegrain.tagger.characters import CharacterFeatures
+from finegrain.tagger.windows import WINDOW
 
 # Each pair of a length and a number of rows is compiled once.
 _LENGTHS = (64, WINDOW)
 _ROWS = 32
 
 
-class Tagger:
-    """A tagger that gives each character its tag in the best sequence that the scheme allows.
+class Decoder:
+    """A decoder that gives each character its tag in the best sequence that the scheme allows.
 
     Args:
         model: From encoded characters to potentials.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finegrain.segmenter.windows import MARGIN, WINDOW, split_blanks, stitch, windows
+from finegrain.tagger.windows import MARGIN, WINDOW, split_blanks, stitch, windows
 
 pytestmark = pytest.mark.one_backend
 

@@ -6,7 +6,7 @@ import pytest
 
 import drawn
 from covering import covering
-from finegrain.segmenter.encoders import ConvolutionBlock, get_encoder
+from finegrain.tagger.encoders import ConvolutionBlock, get_encoder
 
 random = drawn.generator(3)
 

@@ -16,13 +16,13 @@ from finegrain.crf.layer import CRF
 from finegrain.crf.loss import CRFNegativeLogLikelihood
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.rules.rule import Rule
-from finegrain.segmenter.batches import Batches
-from finegrain.segmenter.encoders import Encoder, get_encoder
-from finegrain.segmenter.features import CharacterFeatures
-from finegrain.segmenter.files import whole_file
-from finegrain.segmenter.tagger import Tagger
-from finegrain.segmenter.training import KeepBest
-from finegrain.segmenter.windows import WINDOW, split_blanks, stitch, windows
+from finegrain.tagger.batches import Batches
+from finegrain.tagger.characters import CharacterFeatures
+from finegrain.tagger.decoding import Decoder
+from finegrain.tagger.encoders import Encoder, get_encoder
+from finegrain.tagger.files import whole_file
+from finegrain.tagger.training import KeepBest
+from finegrain.tagger.windows import WINDOW, split_blanks, stitch, windows
 from finegrain.tagging.corpus import CorpusError, read_segmented
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore, score
@@ -93,7 +93,7 @@ class Segmenter:
         self.seed = seed
         self.scheme = BMES()
         self.validation_score: SegmentationScore | None = None
-        self._tagger: Tagger | None = None
+        self._decoder: Decoder | None = None
 
     @property
     def model(self) -> keras.Model:
@@ -101,12 +101,12 @@ class Segmenter:
         return self._trained.model
 
     @property
-    def _trained(self) -> Tagger:
-        if self._tagger is None:
+    def _trained(self) -> Decoder:
+        if self._decoder is None:
             raise ValueError(
                 "This segmenter has no model yet: call `fit`, or `Segmenter.load` a saved one."
             )
-        return self._tagger
+        return self._decoder
 
     @property
     def transitions(self) -> np.ndarray | None:
@@ -162,7 +162,7 @@ class Segmenter:
             _checked_path(save_to)
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
-        if self._tagger is None:
+        if self._decoder is None:
             self._set_model(self._build(train))
         self._trained.features.words |= {word for words in train for word in words}
         pieces = [piece for words in train for piece in self._labelled(words)]
@@ -209,7 +209,7 @@ class Segmenter:
         Args:
             texts: Any texts; empty ones have no words.
         """
-        tagger = self._trained
+        decoder = self._trained
         texts = list(texts)
         runs = [split_blanks(text) for text in texts]
         pieces = [
@@ -219,7 +219,7 @@ class Segmenter:
             if not blank
             for window in windows(start, end)
         ]
-        tags = tagger.tags([texts[number][w.start : w.end] for number, _, w in pieces])
+        tags = decoder.tags([texts[number][w.start : w.end] for number, _, w in pieces])
         parts: dict[tuple[int, int], list[Any]] = {}
         for (number, start, window), piece in zip(pieces, tags, strict=True):
             parts.setdefault((number, start), []).append((window, piece))
@@ -311,7 +311,7 @@ class Segmenter:
                 f"{len(features)} and {len(heads)}"
             )
         self.crf = heads[0].use_transitions
-        self._tagger = Tagger(model, features[0], self.scheme)
+        self._decoder = Decoder(model, features[0], self.scheme)
 
     def _optimizer(self, steps: int) -> PerWeight:
         schedule = keras.optimizers.schedules.CosineDecay(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from finegrain.segmenter.training import Interruption, KeepBest, TrainingDivergedError
+from finegrain.tagger.training import Interruption, KeepBest, TrainingDivergedError
 from finegrain.tagging.scores import score
 
 GOLD = [["ab", "cd"], ["ef"]]

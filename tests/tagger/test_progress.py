@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from finegrain.segmenter.progress import TrainingProgress
+from finegrain.tagger.progress import TrainingProgress
 
 pytestmark = pytest.mark.one_backend
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import drawn
 import finegrain as fg
-from finegrain.segmenter.features import CharacterFeatures
-from finegrain.segmenter.tagger import Tagger
-from finegrain.segmenter.windows import MARGIN, WINDOW
+from finegrain.tagger.characters import CharacterFeatures
+from finegrain.tagger.decoding import Decoder
+from finegrain.tagger.windows import MARGIN, WINDOW
 from finegrain.tagging import BMES, CorpusError, Segmenter, score, write_segmented
 
 one_backend = pytest.mark.one_backend
@@ -225,8 +225,8 @@ def test_tags_spell_words(loaded):
     head.start.assign(np.where(scheme.allowed_start, -50.0, 50.0))
     head.end.assign(np.where(scheme.allowed_end, -50.0, 50.0))
     texts = ["a", "ca", "thecatsat", "onebigreddog" * 4]
-    tagger = Tagger(loaded.model, loaded.model.get_layer("characters"), scheme)
-    for text, tags in zip(texts, tagger.tags(texts), strict=True):
+    decoder = Decoder(loaded.model, loaded.model.get_layer("characters"), scheme)
+    for text, tags in zip(texts, decoder.tags(texts), strict=True):
         assert tags.shape == (len(text),)
         assert scheme.allowed_start[tags[0]]
         assert scheme.allowed_end[tags[-1]]

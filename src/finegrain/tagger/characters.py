@@ -51,7 +51,7 @@ class CharacterFeatures(keras.layers.Layer):
         (forgetting by count, there of words)
 
     Example:
-    >>> from finegrain.segmenter.features import CharacterFeatures
+    >>> from finegrain.tagger.characters import CharacterFeatures
     >>> layer = CharacterFeatures.of([["ab", "a"], ["ab"]], min_count=2)
     >>> layer.characters, layer.pairs
     ('ab', ['\x00a', 'ab'])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.segmenter.batches import Batches, bucket_lengths
+from finegrain.tagger.batches import Batches, bucket_lengths
 
 
 def padded_positions(lengths, buckets):

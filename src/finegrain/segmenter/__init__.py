@@ -1,1 +1,0 @@
-"""A word segmenter: text in, words out."""

@@ -1,0 +1,1 @@
+"""Taggers: sequences of characters or words in, one tag for each out."""
