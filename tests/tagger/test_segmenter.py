@@ -678,7 +678,7 @@ def test_a_file_that_is_not_there(tmp_path, name):
 
 WRITER = """
 import json, sys
-from segmenter.test_segmenter import TEXTS, train
+from tagger.test_segmenter import TEXTS, train
 segmenter = train(fit={"epochs": 3})
 segmenter.save(sys.argv[1] + "/m.keras")
 with open(sys.argv[1] + "/words.json", "w") as file:

@@ -92,6 +92,13 @@ def _direct(container: Any) -> list[Any]:
     return list(dict.fromkeys(container._flatten_layers(include_self=False, recursive=False)))
 
 
+def blocks_along_graph(model: keras.Model) -> list[Any]:
+    """Return the outputs of a functional model's blocks, in order, one for each call of a block."""
+    nodes = _nodes(model)
+    blocks = _blocks_of_graph(nodes)
+    return [node.outputs[0] for node in nodes if id(node.operation) in blocks]
+
+
 # Reading a container.
 
 

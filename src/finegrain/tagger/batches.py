@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -36,6 +36,25 @@ def bucket_lengths(lengths: Sequence[int], buckets: int = 3, multiple: int = 8) 
     return sorted(result)
 
 
+class Features(Protocol):
+    """What turns sequences of characters or words into the numbers that a model takes."""
+
+    words: frozenset[str]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths to which sequences are padded when they are tagged, the longest last."""
+        ...
+
+    def sizes(self, sequence: Sequence[str]) -> np.ndarray:
+        """Return how many positions each unit of a sequence takes."""
+        ...
+
+    def encode(self, sequences: Sequence[Sequence[str]], length: int) -> Any:
+        """Encode sequences of at most `length` positions: arrays of as many rows."""
+        ...
+
+
 class Batches(keras.utils.PyDataset):
     """Encoded sentences and tags for `fit`: (inputs, tags, weights), shuffled for each epoch.
 
@@ -43,7 +62,8 @@ class Batches(keras.utils.PyDataset):
     the same number of rows, the least that suffices; empty rows of weight 0 fill up a short one.
 
     Args:
-        inputs: One (length, features) array a sentence.
+        features: What encodes the sentences.
+        sentences: The sentences, each of characters or words.
         tags: One (length,) array a sentence; negative where it has no tag.
         batch_size: Most rows in a batch.
         seed: Of the shuffling. The batches of an epoch depend on the seed and its number alone;
@@ -53,7 +73,8 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        inputs: Sequence[np.ndarray],
+        features: Features,
+        sentences: Sequence[Sequence[str]],
         tags: Sequence[np.ndarray],
         *,
         batch_size: int,
@@ -64,29 +85,28 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        lengths = np.array([len(row) for row in tags])
+        lengths = np.array([features.sizes(sentence).sum() for sentence in sentences])
         self.lengths = bucket_lengths(lengths.tolist())
         bucket_of = np.searchsorted(self.lengths, lengths)
-        self.buckets: list[tuple[np.ndarray, np.ndarray]] = []
+        self.buckets: list[tuple[Any, np.ndarray]] = []
         self.rows: list[int] = []
         for index, length in enumerate(self.lengths):
             members = np.flatnonzero(bucket_of == index)
-            x = np.zeros((len(members), length, inputs[0].shape[1]), "int32")
+            x = features.encode([sentences[member] for member in members.tolist()], length)
             y = np.full((len(members), length), -1, "int32")
             for place, member in enumerate(members.tolist()):
-                x[place, : lengths[member]] = inputs[member]
-                y[place, : lengths[member]] = tags[member]
+                y[place, : len(tags[member])] = tags[member]
             self.buckets.append((x, y))
-            batches = -(-len(x) // batch_size)
-            self.rows.append(-(-len(x) // batches))
+            batches = -(-len(y) // batch_size)
+            self.rows.append(-(-len(y) // batches))
         self._shuffle()
 
     def _shuffle(self) -> None:
         random = np.random.default_rng([self.seed, self.epoch])
         self.order = [
             (index, members)
-            for index, ((x, _), rows) in enumerate(zip(self.buckets, self.rows, strict=True))
-            for members in np.array_split(random.permutation(len(x)), np.arange(rows, len(x), rows))
+            for index, ((_, y), rows) in enumerate(zip(self.buckets, self.rows, strict=True))
+            for members in np.array_split(random.permutation(len(y)), np.arange(rows, len(y), rows))
         ]
         random.shuffle(self.order)
         # On TensorFlow Keras fixes for the whole training what the first two batches have in
@@ -96,21 +116,31 @@ class Batches(keras.utils.PyDataset):
         if place:
             self.order[1], self.order[place] = self.order[place], self.order[1]
 
+    def go_to_epoch(self, epoch: int) -> None:
+        """Put the sentences in the order of that epoch, counted from 0."""
+        self.epoch = epoch
+        self._shuffle()
+
     def on_epoch_end(self) -> None:
         """Shuffle the sentences for the next epoch."""
-        self.epoch += 1
-        self._shuffle()
+        self.go_to_epoch(self.epoch + 1)
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, batch: int) -> tuple[Any, np.ndarray, np.ndarray]:
         index, members = self.order[batch]
-        x, y = (array[members] for array in self.buckets[index])
+        x, y = self.buckets[index]
         missing = self.rows[index] - len(members)
         weights = np.r_[np.ones(len(members), "float32"), np.zeros(missing, "float32")]
         return (
-            np.pad(x, ((0, missing), (0, 0), (0, 0))),
-            np.pad(y, ((0, missing), (0, 0)), constant_values=-1),
+            keras.tree.map_structure(lambda array: with_rows(array[members], missing), x),
+            with_rows(y[members], missing, -1),
             weights,
         )
+
+
+def with_rows(array: np.ndarray, missing: int, value: int = 0) -> np.ndarray:
+    """Add `missing` rows of `value` to an array."""
+    width = ((0, missing), *((0, 0),) * (array.ndim - 1))
+    return np.pad(array, width, constant_values=value)

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.tagger.windows import WINDOW
+
 Tensor = Any
 
 PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
@@ -88,35 +90,58 @@ class CharacterFeatures(keras.layers.Layer):
 
     @classmethod
     def of(
-        cls, sentences: Sequence[Sequence[str]], *, min_count: int = 2, **kwargs: Any
+        cls,
+        sentences: Sequence[Sequence[str]],
+        *,
+        words: Iterable[str] | None = None,
+        min_count: int = 2,
+        **kwargs: Any,
     ) -> CharacterFeatures:
-        """Make the layer that knows what occurs at least `min_count` times in `sentences`."""
+        """Make the layer that knows what occurs at least `min_count` times in `sentences`.
+
+        Args:
+            sentences: Lists of words, or texts.
+            words: The words; by default those that the sentences are lists of.
+            min_count: See there.
+            **kwargs: Arguments of the layer.
+        """
         characters: Counter[str] = Counter()
         pairs: Counter[str] = Counter()
-        for words in sentences:
+        for sentence in sentences:
             # Lone surrogates stay unknown: side by side, JSON would make one character of two.
-            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(words))
+            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(sentence))
             characters.update(text)
             edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
             pairs.update(map("".join, pairwise(edged)))
         return cls(
             "".join(c for c, count in characters.items() if count >= min_count),
             [pair for pair, count in pairs.items() if count >= min_count],
-            {word for words in sentences for word in words},
+            {word for sentence in sentences for word in sentence} if words is None else words,
             pair_counts=[count for count in pairs.values() if count >= min_count],
             **kwargs,
         )
 
-    def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+    columns = 3
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths to which texts are padded when they are tagged."""
+        return (64, WINDOW)
+
+    def sizes(self, text: Sequence[str]) -> np.ndarray:
+        """Return how many positions each character takes: one."""
+        return np.ones(len(text), "int64")
+
+    def encode(self, texts: Sequence[Sequence[str]], length: int) -> np.ndarray:
         """Encode texts as (texts, length, 3) int32: character, left pair, right pair; 0 as padding.
 
         Args:
-            texts: Texts of at most `length` characters.
+            texts: Texts of at most `length` characters, as strings or lists of characters.
             length: The number of positions.
         """
         encoded = np.full((len(texts), length, 3), PADDING, "int32")
         for row, text in zip(encoded, texts, strict=True):
-            codes = np.concatenate([[_EDGE], _code_points(text), [_EDGE]]).astype("uint64")
+            codes = np.concatenate([[_EDGE], _code_points("".join(text)), [_EDGE]]).astype("uint64")
             pairs = _look_up(self._pair_codes, _pair_keys(codes[:-1], codes[1:]))
             row[: len(text), 0] = _look_up(self._character_codes, codes[1:-1])
             row[: len(text), 1] = pairs[:-1]
