@@ -4,12 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.tagging.corpus import (
-    CorpusError,
-    read_columns,
-    read_segmented,
-    write_segmented,
-)
+from finegrain.tagging import CorpusError, read_columns, read_segmented, write_segmented
 
 pytestmark = pytest.mark.one_backend
 

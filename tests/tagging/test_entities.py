@@ -1,5 +1,6 @@
 """Schemes of labelled spans: what they allow, write and read."""
 
+import itertools
 import re
 
 import keras
@@ -8,15 +9,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.tagging import BIO, BIOES, BMES, Span, SpanScheme, TagScheme
+from finegrain.tagging import (
+    BILOU,
+    BIO,
+    BIOES,
+    BMES,
+    BMESO,
+    IOB1,
+    IOE1,
+    IOE2,
+    Span,
+    SpanScheme,
+    TagScheme,
+)
 
 pytestmark = pytest.mark.one_backend
 
 TYPES = ["PER", "LOC"]
-SCHEMES = [BIO(TYPES), BIOES(TYPES), BIO(["I-X", "B-X", "O"]), BIOES(["S-A", "O", "B-A", "E-A"])]
+KINDS = [BIO, BIOES, IOB1, IOE1, IOE2, BILOU, BMESO]
+SCHEMES = [
+    *(kind(TYPES) for kind in KINDS),
+    BIO(["I-X", "B-X", "O"]),
+    BIOES(["S-A", "O", "B-A", "E-A"]),
+]
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+# IOB1 and IOE1 differ where tags are forbidden; there are no names for BMESO.
+SEQEVAL = {BIO: "IOB2", BIOES: "IOBES", IOE2: "IOE2", BILOU: "BILOU"}
 # A span as an expression over the tags of one type, each written as its prefix.
-EXPRESSION = {BIO: r"BI*", BIOES: r"S|BI*E"}
+EXPRESSION = {
+    BIO: r"BI*",
+    BIOES: r"S|BI*E",
+    IOB1: r"[BI]I*",
+    IOE1: r"I*E|I+",
+    IOE2: r"I*E",
+    BILOU: r"U|BI*L",
+    BMESO: r"S|BM*E",
+}
 
 
 def read_by_expression(scheme, names):
@@ -108,12 +136,92 @@ def test_decode_as_seqeval(scheme, data):
     names = scheme.to_names(data.draw(tags_of(scheme)))
     if not names:
         return
-    kind = seqeval.IOB2 if isinstance(scheme, BIO) else seqeval.IOBES
+    kind = getattr(seqeval, SEQEVAL.get(type(scheme), ""), None)
+    if kind is None:
+        return
     entities = seqeval.Entities([names], kind).entities[0]
     assert scheme.decode(names) == [Span(e.tag, e.start, e.end) for e in entities]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES[:2], ids=repr)
+def span_sets(length, start=0):
+    """All ways to have spans of two types in a sequence."""
+    if start >= length:
+        yield []
+        return
+    yield from span_sets(length, start + 1)
+    for end in range(start + 1, length + 1):
+        for kind in TYPES:
+            for rest in span_sets(length, end):
+                yield [Span(kind, start, end), *rest]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_allowed_is_what_some_spans_are_written_as(kind):
+    """All sequences of up to four tags of two types: each allowed one is written for its spans."""
+    scheme = kind(TYPES)
+    for length in range(1, 5):
+        written = {}
+        for spans in span_sets(length):
+            tags = scheme.encode(spans, length)
+            assert scheme.decode(tags) == spans
+            written[tuple(tags.tolist())] = spans
+        every = np.array(list(itertools.product(range(len(scheme.labels)), repeat=length)))
+        allowed = scheme.allowed_start[every[:, 0]] & scheme.allowed_end[every[:, -1]]
+        allowed &= scheme.allowed[every[:, :-1], every[:, 1:]].all(axis=1)
+        assert set(map(tuple, every[allowed].tolist())) == set(written)
+
+
+# One sentence of spans, by hand in each scheme: two of one type touch, one of another follows.
+BY_HAND = {
+    BIO: "B-X I-X I-X B-X B-Y I-Y O B-X",
+    BIOES: "B-X I-X E-X S-X B-Y E-Y O S-X",
+    IOB1: "I-X I-X I-X B-X I-Y I-Y O I-X",
+    IOE1: "I-X I-X E-X I-X I-Y I-Y O I-X",
+    IOE2: "I-X I-X E-X E-X I-Y E-Y O E-X",
+    BILOU: "B-X I-X L-X U-X B-Y L-Y O U-X",
+    BMESO: "B-X M-X E-X S-X B-Y E-Y O S-X",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("types", [["X", "Y"], ["Y", "X"]])
+def test_by_hand(kind, types):
+    scheme = kind(types)
+    spans = [("X", 0, 3), ("X", 3, 4), ("Y", 4, 6), ("X", 7, 8)]
+    assert scheme.to_names(scheme.encode(spans[::-1], 8)) == BY_HAND[kind].split()
+    assert scheme.decode(BY_HAND[kind].split()) == spans
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tags_without_types(kind):
+    """B, I and O alone: one type, whose name is empty."""
+    scheme = kind(["O", *kind.prefixes])
+    assert (scheme.types, scheme) == (("",), kind.of_types([""]))
+    spans = [Span("", 0, 3), Span("", 3, 4), Span("", 5, 6)]
+    expected = [tag[0] for tag in BY_HAND[kind].split()]
+    tags = scheme.to_names(scheme.encode(spans, 6))
+    assert tags == [*expected[:4], *expected[6:]]
+    assert scheme.decode(tags) == spans
+    assert scheme.allowed_start[0]
+    parting = {IOB1: "B", IOE1: "E"}.get(kind)
+    if parting:  # not between O and a span
+        number = scheme.labels.index(parting)
+        assert not (scheme.allowed_start if kind is IOB1 else scheme.allowed_end)[number]
+        assert not (scheme.allowed[0, number] if kind is IOB1 else scheme.allowed[number, 0])
+
+
+def test_letters_without_o_are_types():
+    assert BIO(["B", "I"]).types == ("B", "I")
+    assert BIO.of_types(["B-", ""]).labels == ("O", "B-B-", "I-B-", "B", "I")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_name_the_scheme_in_errors(kind):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\(\['O', '{kind.prefixes[0]}-PER'"):
+        kind([])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:7], ids=repr)
 @given(data=st.data())
 def test_encode_inverts_decode(scheme, data):
     spans, position = [], 0
@@ -140,7 +248,7 @@ def test_negative_tags_are_in_no_span():
     ("labels", "received"),
     [([], r"\(\)"), (["A", "A"], "'A', 'A'"), (["O", "A"], "'O', 'A'"), ([""], "''")],
 )
-@pytest.mark.parametrize("kind", [BIO, BIOES])
+@pytest.mark.parametrize("kind", KINDS)
 def test_labels_refused(kind, labels, received):
     with pytest.raises(ValueError, match=received):
         kind(labels)

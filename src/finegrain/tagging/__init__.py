@@ -5,20 +5,24 @@ from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.tagger.segmenter import Segmenter
 from finegrain.tagger.training import TrainingDivergedError
 from finegrain.tagging import corpus as _corpus
-from finegrain.tagging.corpus import (
-    CorpusError,
-    read_columns,
-    read_segmented,
-    write_segmented,
-)
-from finegrain.tagging.entities import BIO, BIOES, Span
+from finegrain.tagging.columns import read_columns, write_columns
+from finegrain.tagging.conversion import convert_tags, find_scheme, spans_of
+from finegrain.tagging.corpus import read_segmented, write_segmented
+from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO, IOB1, IOE1, IOE2
+from finegrain.tagging.files import CorpusError
+from finegrain.tagging.prefixed import Span
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore, score
 
 __all__ = [
+    "BILOU",
     "BIO",
     "BIOES",
     "BMES",
+    "BMESO",
+    "IOB1",
+    "IOE1",
+    "IOE2",
     "CorpusError",
     "ManualCorpus",
     "SegmentationScore",
@@ -27,11 +31,15 @@ __all__ = [
     "SpanScheme",
     "TagScheme",
     "TrainingDivergedError",
+    "convert_tags",
+    "find_scheme",
     "manual_corpus",
     "manual_sentences",
     "read_columns",
     "read_segmented",
     "score",
+    "spans_of",
+    "write_columns",
     "write_segmented",
 ]
 
