@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finegrain.tagger.windows import MARGIN, WINDOW, split_blanks, stitch, windows
+from finegrain.tagger.windows import MARGIN, WINDOW, pieces, split_blanks, stitch, windows
 
 pytestmark = pytest.mark.one_backend
 
@@ -20,49 +20,95 @@ LENGTHS = st.one_of(
 )
 
 
-@given(st.integers(0, 1000), LENGTHS)
-@example(0, 0)
-@example(0, 100_000)
-def test_windows_tile_the_text(start, length):
+@given(LENGTHS)
+@example(0)
+@example(100_000)
+def test_windows_tile_the_text(length):
     """Kept parts follow one another from start to end; no window is too long or leaves the text."""
-    end = start + length
-    position = start
-    for window in windows(start, end):
-        assert start <= window.start <= window.keep_start <= window.keep_end <= window.end <= end
+    position = 0
+    for window in windows(np.ones(length)):
+        assert 0 <= window.start <= window.keep_start <= window.keep_end <= window.end <= length
         assert window.end - window.start <= WINDOW
         assert window.keep_start == position
         assert window.keep_end > window.keep_start or length == 0
         position = window.keep_end
-    assert position == end
+    assert position == length
 
 
-@given(st.integers(0, 1000), LENGTHS)
-def test_kept_positions_have_context(start, length):
+@given(LENGTHS)
+def test_kept_positions_have_context(length):
     """What is kept has MARGIN characters of context on either side, or the text's edge."""
-    end = start + length
-    for window in windows(start, end):
-        assert window.start == start or window.keep_start - window.start >= MARGIN
-        assert window.end == end or window.end - window.keep_end >= MARGIN
+    for window in windows(np.ones(length)):
+        assert window.start == 0 or window.keep_start - window.start >= MARGIN
+        assert window.end == length or window.end - window.keep_end >= MARGIN
+
+
+@given(
+    st.integers(4, 64).flatmap(
+        lambda limit: st.tuples(
+            st.just(limit), st.lists(st.integers(1, max(limit // 4, 1)), max_size=200)
+        )
+    )
+)
+def test_windows_of_words_of_several_positions(drawn):
+    """Windows hold whole words of at most `limit` positions, and their kept parts are all words."""
+    limit, sizes = drawn
+    position = 0
+    for window in windows(sizes, limit):
+        assert window.keep_start == position
+        assert window.start <= window.keep_start <= window.keep_end <= window.end
+        assert sum(sizes[window.start : window.end]) <= limit
+        margin = limit // 8
+        # A word of context may be longer than the rest of the margin.
+        assert window.end == len(sizes) or sum(sizes[window.keep_end : window.end]) >= margin
+        position = window.keep_end
+    assert position == len(sizes)
 
 
 def test_a_short_text_is_one_window():
     """Nothing is cut that can be tagged at once; one character more makes two windows."""
-    assert list(windows(7, 7 + WINDOW)) == [(7, 7 + WINDOW, 7, 7 + WINDOW)]
-    first, second = windows(7, 8 + WINDOW)
-    assert first == (7, 7 + WINDOW, 7, 7 + WINDOW - MARGIN)
-    assert second == (7 + WINDOW - 2 * MARGIN, 8 + WINDOW, 7 + WINDOW - MARGIN, 8 + WINDOW)
+    assert list(windows([1] * WINDOW)) == [(0, WINDOW, 0, WINDOW)]
+    first, second = windows([1] * (WINDOW + 1))
+    assert first == (0, WINDOW, 0, WINDOW - MARGIN)
+    assert second == (WINDOW - 2 * MARGIN, WINDOW + 1, WINDOW - MARGIN, WINDOW + 1)
 
 
-@given(st.integers(0, 1000), LENGTHS)
-def test_stitch_gives_each_position_its_tag(start, length):
+@given(LENGTHS)
+def test_stitch_gives_each_position_its_tag(length):
     """Tags taken from the windows are those of the whole, where the windows' margins lie."""
-    whole = np.arange(start, start + length)
-    pieces = []
-    for window in windows(start, start + length):
+    parts = []
+    for window in windows(np.ones(length)):
         tags = np.arange(window.start, window.end)
         outside = (tags < window.keep_start) | (tags >= window.keep_end)
-        pieces.append((window, np.where(outside, -1, tags)))
-    np.testing.assert_array_equal(stitch(pieces), whole)
+        parts.append((window, np.where(outside, -1, tags)))
+    np.testing.assert_array_equal(stitch(parts), np.arange(length))
+
+
+def test_pieces_by_hand():
+    """Cuts are made where they may be, as late as they can, and what cannot be cut is left out."""
+    assert pieces([1] * 5, [True] * 5, limit=2) == [(0, 2), (2, 4), (4, 5)]
+    assert pieces([1] * 5, [True, False, True, False, False], limit=3) == [(0, 2), (2, 5)]
+    assert pieces([1] * 6, [True, True, False, False, True, True], limit=2) == [(0, 1), (4, 6)]
+    assert pieces([3, 1, 1], [True, True, True], limit=2) == [(1, 3)]
+    assert pieces([], [], limit=2) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=60), st.integers(1, 20))
+def test_pieces_are_cut_only_where_they_may_be(units, limit):
+    """A piece fits, begins where it may, and is left out only where it cannot be made to fit."""
+    sizes, may_cut = [size for size, _ in units], [cut for _, cut in units]
+    if may_cut:
+        may_cut[0] = True
+    found = pieces(sizes, may_cut, limit)
+    for start, end in found:
+        assert may_cut[start]
+        assert end == len(units) or may_cut[end]
+        assert sum(sizes[start:end]) <= limit
+    inside = {n for start, end in found for n in range(start, end)}
+    places = [n for n, cut in enumerate(may_cut) if cut]
+    for start, end in pairwise([*places, len(units)]):
+        fits = sum(sizes[start:end]) <= limit
+        assert all((n in inside) == fits for n in range(start, end))
 
 
 BLANKS = (

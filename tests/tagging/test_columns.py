@@ -50,9 +50,7 @@ def test_conll_2002(file):
     assert read(file, text) == expected
     # Published in Latin-1: the error says what to do.
     file.write_bytes("España B-LOC\n".encode("latin-1"))
-    with pytest.raises(
-        CorpusError, match=r"0xf1 at offset 4, in line 1.*convert the file"
-    ):
+    with pytest.raises(CorpusError, match=r"0xf1 at offset 4, in line 1.*convert the file"):
         read_columns(file)
 
 

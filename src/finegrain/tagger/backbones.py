@@ -16,7 +16,11 @@ LONGEST = 512
 
 
 def hidden_states_model(backbone: Any, layers: int | None) -> keras.Model:
-    """Make the model from a backbone's inputs to the hidden states of its last or `layers`-th block.
+    """Make the model from a backbone's inputs to the hidden states of its last block, or another.
+
+    Args:
+        backbone: A KerasHub backbone.
+        layers: The number of that block, from 1; `None` for the backbone's own output.
 
     The model shares its layers with the backbone: training it trains the backbone.
 
@@ -41,7 +45,11 @@ def hidden_states_model(backbone: Any, layers: int | None) -> keras.Model:
         output = output["sequence_output"]
     if layers is not None:
         blocks = blocks_along_graph(backbone)
-        if isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= len(blocks):
+        if (
+            isinstance(layers, bool)
+            or not isinstance(layers, int)
+            or not 1 <= layers <= len(blocks)
+        ):
             raise ValueError(
                 f"`layers` should be a number of the backbone's first blocks, 1 to {len(blocks)}. "
                 f"Received: layers={layers!r}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.tagger.files import load_words, save_words
 from finegrain.tagger.windows import WINDOW
 
 Tensor = Any
@@ -190,13 +189,11 @@ class CharacterFeatures(keras.layers.Layer):
 
     def save_assets(self, dir_path: str) -> None:
         """Write the words into the model's file."""
-        with open(os.path.join(dir_path, "words.json"), "w", encoding="utf-8") as file:
-            json.dump(sorted(self.words), file)
+        save_words(dir_path, self.words)
 
     def load_assets(self, dir_path: str) -> None:
         """Read the words from the model's file."""
-        with open(os.path.join(dir_path, "words.json"), encoding="utf-8") as file:
-            self.words = frozenset(json.load(file))
+        self.words = load_words(dir_path)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal layer, except the words, which are an asset."""

@@ -168,9 +168,7 @@ class Chain(NamedTuple):
         missing = -len(self.emissions) % _MULTIPLE
         emissions = with_rows(self.emissions, missing)[None].repeat(copies, axis=0)
         mask = np.arange(emissions.shape[1])[None].repeat(copies, axis=0) < len(self.emissions)
-        return LinearChain(
-            emissions, self.transitions, start=self.start, end=self.end, mask=mask
-        )
+        return LinearChain(emissions, self.transitions, start=self.start, end=self.end, mask=mask)
 
     def best_tags(self) -> np.ndarray:
         """Find the best tags, (units,) int32."""

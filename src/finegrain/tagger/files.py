@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ def read_tagger(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             if DESCRIPTION not in archive.namelist():
                 return model, {"name": "segment"}
-            return model, json.loads(archive.read(DESCRIPTION))
+            config = json.loads(archive.read(DESCRIPTION))
+        if not isinstance(config, dict) or "name" not in config:
+            raise ValueError(f"what it says of its task is {config!r}")
+        return model, config
 
 
 @contextmanager
@@ -78,3 +81,15 @@ def tagger_errors(path: Path) -> Iterator[None]:
             "A tagger's file is what its `save` or `finegrain train` wrote. "
             f"Received: {path}, which cannot be read as one ({reason})"
         ) from error
+
+
+def save_words(folder: str, words: Iterable[str]) -> None:
+    """Write words into the assets of a layer."""
+    with open(os.path.join(folder, "words.json"), "w", encoding="utf-8") as file:
+        json.dump(sorted(words), file)
+
+
+def load_words(folder: str) -> frozenset[str]:
+    """Read words from the assets of a layer."""
+    with open(os.path.join(folder, "words.json"), encoding="utf-8") as file:
+        return frozenset(json.load(file))

@@ -89,9 +89,7 @@ class Network:
                 words=task.words(examples),
                 name="subwords",
             )
-            inputs = {
-                name: keras.Input((None,), dtype="int32", name=name) for name in layer.inputs
-            }
+            inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in layer.inputs}
             words = keras.Input((None, 2), dtype="int32", name="words")
             x = layer([self.backbone(inputs), words])
             mask = layer.compute_mask([None, words])

@@ -66,11 +66,11 @@ class Rates:
         if backbone is None:
             return PerWeight(keras.optimizers.Adam(schedule, global_clipnorm=5.0), rules)
         known = {id(weight) for weight in backbone.weights}
-        head = [layer for layer in model.layers if layer.weights and not id(layer.weights[0]) in known]
+        head = [
+            layer for layer in model.layers if layer.weights and id(layer.weights[0]) not in known
+        ]
         return PerWeight(
-            keras.optimizers.AdamW(
-                schedule, weight_decay=self.weight_decay, global_clipnorm=1.0
-            ),
+            keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay, global_clipnorm=1.0),
             [
                 *recipes.layer_decay(backbone, self.layer_decay),
                 *recipes.no_weight_decay(model),

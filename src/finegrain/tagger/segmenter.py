@@ -223,22 +223,23 @@ class Segmenter:
         self.tagger.save(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Segmenter:
+    def load(cls, path: str | os.PathLike[str], **options: Any) -> Segmenter:
         """Load the segmenter that `save` wrote.
 
-        The file holds the model. Options of training (multiplier, learning rate, seed) are not in
-        it: a further `fit` takes the defaults.
+        Args:
+            path: The file. It holds the model, not the options of training.
+            **options: Learning rate, multiplier and seed of a further `fit`, as the class takes
+                them.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it holds no segmenter.
         """
-        tagger = Tagger.load(path)
-        if tagger.task != "segment":
-            raise ValueError(
-                f"This file holds a tagger of the task {tagger.task!r}: use `Tagger.load`. "
-                f"Received: {path}"
-            )
         segmenter = cls()
-        segmenter.tagger = tagger
+        segmenter.tagger = Tagger.load(path, **options)
+        if segmenter.tagger.task != "segment":
+            raise ValueError(
+                f"This file holds a tagger of the task {segmenter.tagger.task!r}: use "
+                f"`Tagger.load`. Received: {path}"
+            )
         return segmenter

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.tagger.backbones import INPUTS
+from finegrain.tagger.files import load_words, save_words
 
 Tensor = Any
 
@@ -143,6 +142,9 @@ class Subwords(keras.layers.Layer):
         name = getattr(self.tokenizer, "id_to_token", None)
         return name is not None and name(piece) == _WORD_START
 
+    def build(self, input_shape: Any) -> None:
+        """Create nothing: a tokenizer has no weights."""
+
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         """Pool the hidden states of each word's sub-words."""
         hidden, words = inputs
@@ -169,13 +171,11 @@ class Subwords(keras.layers.Layer):
 
     def save_assets(self, dir_path: str) -> None:
         """Write the words into the model's file."""
-        with open(os.path.join(dir_path, "words.json"), "w", encoding="utf-8") as file:
-            json.dump(sorted(self.words), file)
+        save_words(dir_path, self.words)
 
     def load_assets(self, dir_path: str) -> None:
         """Read the words from the model's file."""
-        with open(os.path.join(dir_path, "words.json"), encoding="utf-8") as file:
-            self.words = frozenset(json.load(file))
+        self.words = load_words(dir_path)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal layer, except the words, which are an asset."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +12,17 @@ import numpy as np
 
 from finegrain._backend.support import WITHOUT_GRADIENTS, no_kernel
 from finegrain.crf.loss import CRFNegativeLogLikelihood
-from finegrain.tagger.batches import Batches, Features
+from finegrain.tagger.batches import Batches
 from finegrain.tagger.decoding import Chain, Decoder
 from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.files import checked_path, read_tagger, tagger_errors, write_tagger
 from finegrain.tagger.network import Network, backbone_of, features_of
 from finegrain.tagger.rates import Rates
-from finegrain.tagger.tasks import Corpus, Example, Task, get_task
+from finegrain.tagger.tasks import Corpus, Example, get_task
 from finegrain.tagger.training import Checkpoint, KeepBest, fingerprint
 from finegrain.tagger.windows import pieces
-from finegrain.tagging.corpus import CorpusError
-from finegrain.tagging.entities import Span
+from finegrain.tagging.files import CorpusError
+from finegrain.tagging.prefixed import Span
 
 Allowed = Sequence[Collection[str] | None]
 
@@ -157,10 +157,7 @@ class Tagger:
     def model(self) -> keras.Model:
         """The Keras model, from encoded sequences to potentials."""
         if self._model is None:
-            raise ValueError(
-                f"This {type(self).__name__.lower()} has no model yet: call `fit`, or `load` a "
-                "saved one."
-            )
+            raise ValueError("There is no model yet: call `fit`, or `load` a saved one.")
         return self._model
 
     @property
@@ -242,8 +239,7 @@ class Tagger:
             patience=patience,
             on_better=lambda: None if save_to is None else self.save(save_to),
         )
-        own: list[Any] = [keep_best]
-        begin = 0
+        checkpoint = None
         if save_to is not None:
             options = [epochs, batch_size, patience, self.seed, self._rates.to_dict()]
             checkpoint = Checkpoint(
@@ -251,8 +247,8 @@ class Tagger:
                 keep_best,
                 fingerprint(options, self._task.get_config(), train, held_out, self.model),
             )
-            begin = checkpoint.resume(self.model)
-            own.append(checkpoint)
+        begin = 0 if checkpoint is None else checkpoint.resume(self.model)
+        own = [keep_best] if checkpoint is None else [keep_best, checkpoint]
         batches.go_to_epoch(begin)
         try:
             self.model.fit(
@@ -263,7 +259,7 @@ class Tagger:
                 callbacks=[*own, *callbacks],
                 verbose=verbose,
             )
-            if save_to is not None:
+            if checkpoint is not None:
                 checkpoint.remove()
         finally:
             if keep_best.restore():
@@ -365,11 +361,13 @@ class Tagger:
         write_tagger(self.model, self._task.get_config(), checked_path(path))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Tagger:
+    def load(cls, path: str | os.PathLike[str], **options: Any) -> Tagger:
         """Load the tagger that `save` wrote.
 
-        The file holds the model and the tags. Options of training (learning rates, seed) are not
-        in it: a further `fit` takes the defaults.
+        Args:
+            path: The file. It holds the model and the tags, not the options of training.
+            **options: Learning rates, multipliers, decays and the seed of a further `fit`, as the
+                class takes them.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -377,19 +375,22 @@ class Tagger:
         """
         path = Path(path)
         model, config = read_tagger(path)
+        tagger = cls(config.get("name", ""), **options)
         with tagger_errors(path):
-            task = get_task(**config)
-            tagger = cls(task.name)
-            tagger._task = task
+            tagger._task = get_task(**config)
             tagger._set_model(model)
         return tagger
+
+    @property
+    def _features(self) -> Any:
+        return features_of(self.model)
 
     # From sequences to numbers, and back.
 
     def _set_model(self, model: keras.Model) -> None:
         """Adopt a model, or raise a ValueError if it is no tagger's."""
-        self._features = features_of(model)
-        self._decoder = Decoder(model, self._features, self._task.scheme, len(self.labels))
+        features = features_of(model)
+        self._decoder = Decoder(model, features, self._task.scheme, len(self.labels))
         self._model = model
 
     def _units(self, words: Sequence[str]) -> Sequence[str]:

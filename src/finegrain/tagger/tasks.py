@@ -8,8 +8,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from finegrain.crf.schemes import TagScheme
+from finegrain.crf.schemes import SpanScheme, TagScheme
+from finegrain.tagging._temporary import (
+    SpanScore,
+    as_sentences,
+    score_labels,
+    score_spans,
+)
+from finegrain.tagging.conversion import convert_tags, find_scheme, spans_of
 from finegrain.tagging.corpus import read_segmented
+from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO
+from finegrain.tagging.files import CorpusError
+from finegrain.tagging.prefixed import Span
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import score
 

@@ -127,13 +127,10 @@ class Checkpoint(keras.callbacks.Callback):
         parts = {name: values_of(found) for name, found in self._parts(self.model).items()}
         parts["best"] = self.keep_best.weights or []
         arrays = {f"{name}_{n}": x for name, found in parts.items() for n, x in enumerate(found)}
+        arrays["fingerprint"] = np.array(self.fingerprint)
+        arrays["epochs"] = np.array([epoch + 1, self.keep_best.best_epoch])
         with whole_file(self.path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                fingerprint=np.array(self.fingerprint),
-                epochs=np.array([epoch + 1, self.keep_best.best_epoch]),
-                **arrays,
-            )
+            np.savez(file, allow_pickle=False, **arrays)
 
     def resume(self, model: keras.Model) -> int:
         """Bring back what the file holds of this training, and return how many epochs it had.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from finegrain.tagger.files import load_words, save_words
 
 Tensor = Any
 
@@ -57,6 +59,8 @@ class WordFeatures(keras.layers.Layer):
             `"word"` and `"cased"`: the model learns to do without, as it will have to with new
             words.
         dims: For each view, the size of its vectors.
+        words: The words of the training corpus. They have no part in the computation: scoring
+            tells by them which words of another corpus are new.
         forgetting: See there; 0 never forgets.
         **kwargs: Keras's own, such as `name`.
 
@@ -81,12 +85,14 @@ class WordFeatures(keras.layers.Layer):
         known: Mapping[str, Mapping[str, int]],
         dims: Mapping[str, int],
         *,
+        words: Iterable[str] = (),
         forgetting: float = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.known = {view: dict(counts) for view, counts in known.items()}
         self.dims = dict(dims)
+        self.words = frozenset(words)
         self.forgetting = forgetting
         self.seed_generator = keras.random.SeedGenerator()
         self.columns = len(self.known)
@@ -109,12 +115,7 @@ class WordFeatures(keras.layers.Layer):
                 counts[view(word)] += count
             known[name] = {key: count for key, count in counts.items() if count >= min_count}
         dims = {name: 96 if name == "word" else 32 for name in VIEWS}
-        return cls(known, dims, **kwargs)
-
-    @property
-    def words(self) -> frozenset[str]:
-        """The words seen in training, but for the rarest: scoring tells by them which are new."""
-        return frozenset(self.known["cased"])
+        return cls(known, dims, words=words, **kwargs)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -187,8 +188,16 @@ class WordFeatures(keras.layers.Layer):
         """Return the shape (batch, time, sum of dims)."""
         return (*input_shape[:2], sum(self.dims.values()))
 
+    def save_assets(self, dir_path: str) -> None:
+        """Write the words into the model's file."""
+        save_words(dir_path, self.words)
+
+    def load_assets(self, dir_path: str) -> None:
+        """Read the words from the model's file."""
+        self.words = load_words(dir_path)
+
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal layer."""
+        """Return the arguments that make an equal layer, except the words, which are an asset."""
         return super().get_config() | {
             "known": self.known,
             "dims": self.dims,

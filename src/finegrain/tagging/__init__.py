@@ -3,6 +3,7 @@
 from finegrain.crf.schemes import SpanScheme, TagScheme
 from finegrain.demo.manual import ManualCorpus, manual_corpus, manual_sentences
 from finegrain.tagger.segmenter import Segmenter
+from finegrain.tagger.tagger import Analysis, Tagger
 from finegrain.tagger.training import TrainingDivergedError
 from finegrain.tagging import corpus as _corpus
 from finegrain.tagging.columns import read_columns, write_columns
@@ -23,6 +24,7 @@ __all__ = [
     "IOB1",
     "IOE1",
     "IOE2",
+    "Analysis",
     "CorpusError",
     "ManualCorpus",
     "SegmentationScore",
@@ -30,6 +32,7 @@ __all__ = [
     "Span",
     "SpanScheme",
     "TagScheme",
+    "Tagger",
     "TrainingDivergedError",
     "convert_tags",
     "find_scheme",
