@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import drawn
 import finegrain as fg
-from finegrain.tagging import BIO, BIOES, BMES
+from finegrain.tagging import BIO, BIOES, BMES, IOB1, IOE2, score_spans
 
 SCHEMES = {"BIO": BIO(["A", "B"]), "BIOES": BIOES(["A", "B"]), "BMES": BMES()}
+SCHEMES |= {"IOB1": IOB1(["A", "B"]), "IOE2": IOE2(["A", "B"])}
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
 
 
@@ -46,12 +47,14 @@ def by_hand(scheme, batches, average):
         total = true.sum() + found.sum()
         return 2 * right.sum() / total if total else 0.0
     present = true + found > 0
-    return np.mean(2 * right[present] / (true + found)[present]) if present.any() else 0.0
+    weights = true[present] if average == "weighted" else np.ones(present.sum())
+    of_types = 2 * right[present] / (true + found)[present]
+    return np.average(of_types, weights=weights) if weights.any() else 0.0
 
 
 @pytest.mark.full
 @every_scheme
-@pytest.mark.parametrize("average", ["micro", "macro"])
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted"])
 @settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_counts_over_batches(name, average, seed):
@@ -64,13 +67,13 @@ def test_counts_over_batches(name, average, seed):
     np.testing.assert_allclose(result, by_hand(scheme, batches, average), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["BIO", "BIOES"])
-@pytest.mark.parametrize("average", ["micro", "macro"])
+@pytest.mark.parametrize("name", ["BIO", "BIOES", "IOE2"])
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted"])
 def test_as_seqeval(name, average):
     seqeval = pytest.importorskip("seqeval.metrics")
     schemes = pytest.importorskip("seqeval.scheme")
     scheme = SCHEMES[name]
-    kind = schemes.IOB2 if name == "BIO" else schemes.IOBES
+    kind = {"BIO": schemes.IOB2, "BIOES": schemes.IOBES, "IOE2": schemes.IOE2}[name]
     metric = fg.metrics.SpanF1(scheme, average)
     truth, finds = [], []
     for true, found in draw(scheme, 0, batches=6):
@@ -100,6 +103,29 @@ def test_by_hand():
     assert float(metric.precision) == pytest.approx(1 / 4)
     assert float(metric.recall) == pytest.approx(1 / 4)
     assert float(metric.result()) == pytest.approx(1 / 4)
+
+
+def test_report():
+    """It is the score of all that was counted, which `score_spans` gives of the tags."""
+    scheme = BIO(["B", "A", "never"])
+    metric = fg.metrics.SpanF1(scheme, "weighted")
+    assert not metric.report().types
+    sides = [], []
+    for batch in draw(SCHEMES["BIO"], 0):
+        metric.update_state(*batch)
+        for a, b in zip(*batch, strict=True):
+            counted = (a >= 0) & (b >= 0)
+            for side, tags in zip(sides, (a, b), strict=True):
+                side.append(scheme.to_names(tags[counted]))
+    report = metric.report()
+    assert report == score_spans(*sides, scheme)
+    assert list(report.types) == ["A", "B"]
+    assert float(metric.result()) == pytest.approx(report.weighted.f1)
+    assert float(metric.precision) == pytest.approx(report.precision)
+    metric.reset_state()
+    metric.update_state(np.array([[1, 0]]), np.array([[1, 0]]), sample_weight=np.array([0.5]))
+    assert metric.report().types["B"].support == 0.5
+    assert "0.50" in str(metric.report())
 
 
 @pytest.mark.full
@@ -139,7 +165,7 @@ def test_weights():
     ("arguments", "received"),
     [
         ({"scheme": "BIO"}, "'BIO'"),
-        ({"scheme": SCHEMES["BIO"], "average": "weighted"}, "'weighted'"),
+        ({"scheme": SCHEMES["BIO"], "average": "samples"}, "'samples'"),
     ],
 )
 def test_refused(arguments, received):

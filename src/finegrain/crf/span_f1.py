@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain.crf.by_class import SpanScore
 from finegrain.crf.checks import check_tags_shape, checked_weight
 from finegrain.crf.linear_chain import decode
 from finegrain.crf.loss import as_tags
@@ -28,7 +29,8 @@ class SpanF1(keras.metrics.Metric):
         scheme: How tags make spans, a `finegrain.tagging.SpanScheme`: `BIO`, `BIOES`, or `BMES`,
             whose spans are words.
         average: "micro" counts spans of all types alike; "macro" is the mean of the F1 of each
-            type that occurs.
+            type that occurs; "weighted" is that mean with each type counted as often as it has
+            true spans.
         name: The metric's name.
         dtype: Of the result.
 
@@ -44,6 +46,14 @@ class SpanF1(keras.metrics.Metric):
     >>> metric.update_state(true[None], found[None])
     >>> print(round(float(metric.result()), 2))
     0.5
+    >>> print(metric.report())
+                       precision     recall         F1      spans
+    LOC                   0.0000     0.0000     0.0000          1
+    PER                   1.0000     1.0000     1.0000          1
+    <BLANKLINE>
+    micro average         0.5000     0.5000     0.5000          2
+    macro average         0.5000     0.5000     0.5000          2
+    weighted average      0.5000     0.5000     0.5000          2
 
     References:
         Erik Tjong Kim Sang, Fien De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003,
@@ -66,8 +76,10 @@ class SpanF1(keras.metrics.Metric):
                 "`scheme` should be a tag scheme with spans, such as "
                 f"`fg.tagging.BIO(['PER', 'LOC'])`. Received: scheme={scheme!r}"
             )
-        if average not in ("micro", "macro"):
-            raise ValueError(f'`average` should be "micro" or "macro". Received: {average!r}')
+        if average not in ("micro", "macro", "weighted"):
+            raise ValueError(
+                f'`average` should be "micro", "macro" or "weighted". Received: average={average!r}'
+            )
         self.scheme = scheme
         self.average = average
         self._true = self._counter("true")
@@ -132,10 +144,22 @@ class SpanF1(keras.metrics.Metric):
         if self.average == "micro":
             counts = (ops.sum(x) for x in (self._right, self._true, self._found))
             return ops.cast(_f1(*counts), self.dtype)
-        present = ops.cast(self._true + self._found > 0, "float32")
         of_types = _f1(self._right + 0, self._true + 0, self._found + 0)
-        mean = ops.sum(of_types * present) / ops.maximum(ops.sum(present), 1.0)
+        if self.average == "macro":
+            weights = ops.cast(self._true + self._found > 0, "float32")
+        else:
+            weights = self._true + 0
+        mean = ops.sum(of_types * weights) / ops.maximum(ops.sum(weights), 1e-30)
         return ops.cast(mean, self.dtype)
+
+    def report(self) -> SpanScore:
+        """Return precision, recall and F1 of each type, and their averages, of what was counted.
+
+        It is for reading, after `evaluate` say; a compiled function cannot call it.
+        """
+        counters = (self._right, self._true, self._found)
+        counts = [np.asarray(ops.convert_to_numpy(x), float).tolist() for x in counters]
+        return SpanScore.of(self.scheme.types, *counts)
 
     @property
     def precision(self) -> Tensor:

@@ -8,20 +8,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from finegrain.crf.by_class import SpanScore
 from finegrain.crf.schemes import SpanScheme, TagScheme
-from finegrain.tagging._temporary import (
-    SpanScore,
-    as_sentences,
-    score_labels,
-    score_spans,
-)
 from finegrain.tagging.conversion import convert_tags, find_scheme, spans_of
 from finegrain.tagging.corpus import read_segmented
 from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO
 from finegrain.tagging.files import CorpusError
+from finegrain.tagging.label_scores import score_labels
 from finegrain.tagging.prefixed import Span
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import score
+from finegrain.tagging.sentences import as_sentences
+from finegrain.tagging.span_scores import score_spans
 
 Corpus = Any
 
@@ -209,7 +207,7 @@ class Spans:
         Raises:
             CorpusError: if the tags are not those of spans, or keep to no scheme.
         """
-        sentences = [pair for pair in as_sentences(corpus) if pair[0]]
+        sentences = as_sentences(corpus)
         found = find_scheme([tags for _, tags in sentences])
         if self.kind is None:
             name = type(found).__name__
@@ -258,7 +256,7 @@ class Spans:
         known: Collection[str] | None,
     ) -> SpanScore:
         """Score spans."""
-        return score_spans([spans_of(tags) for _, tags in examples], map(self.spans, predicted))
+        return score_spans([tags for _, tags in examples], predicted)
 
     def figures(self, score: SpanScore) -> dict[str, float]:
         """Return F1, precision and recall over all types together."""
@@ -284,7 +282,7 @@ class Labels:
 
     def read(self, corpus: Corpus) -> list[Example]:
         """Read sentences of words and labels."""
-        return [Example(words, tags) for words, tags in as_sentences(corpus) if words]
+        return [Example(words, tags) for words, tags in as_sentences(corpus)]
 
     def learn(self, examples: Sequence[Example]) -> None:
         """Take the labels from a training corpus."""

@@ -40,7 +40,7 @@ Span(label='LOC', start=4, end=5)]
     References:
         Erik Tjong Kim Sang, conlleval, 2000, https://www.cnts.ua.ac.be/conll2000/chunking/output.html
     """
-    unknown = [tag for tag in tags if not _is_of_spans(tag)]
+    unknown = [tag for tag in tags if not is_of_spans(tag)]
     if unknown or isinstance(tags, str):
         raise ValueError(
             "Expected the tags of one sentence, each O or a prefix and a type, such as B-PER. "
@@ -89,7 +89,7 @@ def find_scheme(tags: Iterable[Sequence[str]]) -> Prefixed | None:
     """
     sentences = _checked(tags)
     names = {tag for sentence in sentences for tag in sentence}
-    odd = {tag for tag in names if not _is_of_spans(tag)}
+    odd = {tag for tag in names if not is_of_spans(tag)}
     typed = {tag for tag in names - odd if Tag.of(tag).kind}
     if not names - {"O"} or not (typed or {"O", "B"} & names):
         return None
@@ -149,7 +149,7 @@ def convert_tags(
             "`scheme` should be a scheme of spans, such as `fg.tagging.BIOES` or "
             f"`fg.tagging.BIOES(['PER', 'LOC'])`. Received: scheme={scheme!r}"
         )
-    odd = {tag for sentence in sentences for tag in sentence if not _is_of_spans(tag)}
+    odd = {tag for sentence in sentences for tag in sentence if not is_of_spans(tag)}
     if odd:
         raise _odd(sentences, odd)
     if not repair:
@@ -175,7 +175,8 @@ def _checked(tags: Iterable[Sequence[str]]) -> list[list[str]]:
     return [list(sentence) for sentence in sentences]
 
 
-def _is_of_spans(name: str) -> bool:
+def is_of_spans(name: str) -> bool:
+    """Tell whether a tag may be one of spans, in some scheme."""
     tag = Tag.of(name)
     return name == "O" or (len(tag.prefix) == 1 and tag.prefix in _ALL and str(tag) == name)
 
