@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.tagging import BIO, BIOES, Span, score_spans
+from finegrain.tagging import BILOU, BIO, BIOES, IOE2, Span, score_spans
 
 pytestmark = pytest.mark.one_backend
 
@@ -60,7 +60,56 @@ def test_two_schemes():
 
 # `classification_report(gold, predicted, mode="strict", scheme=…, digits=4)` of seqeval 1.2.2,
 # for tags drawn at random.
-SEQEVAL = []
+SEQEVAL = [
+    (
+        BIO,
+        "O B-B I-B B-A B-B I-B B-B B-B I-B|O O B-B I-B B-B I-B B-B",
+        "O B-A I-B I-B B-B I-B B-B B-B O|B-A O B-B I-B B-B I-B B-B",
+        {
+            "A": (0.0000, 0.0000, 0.0000, 1),
+            "B": (0.8333, 0.7143, 0.7692, 7),
+            "micro": (0.6250, 0.6250, 0.6250, 8),
+            "macro": (0.4167, 0.3571, 0.3846, 8),
+            "weighted": (0.7292, 0.6250, 0.6731, 8),
+        },
+    ),
+    (
+        BIOES,
+        "B-B E-B B-B I-B E-B B-A E-A B-A E-A|O B-A E-A O O S-B S-A",
+        "B-B E-B B-B I-B E-B B-A E-A S-A E-A|O B-A E-A O O S-A S-A",
+        {
+            "A": (0.6000, 0.7500, 0.6667, 4),
+            "B": (1.0000, 0.6667, 0.8000, 3),
+            "micro": (0.7143, 0.7143, 0.7143, 7),
+            "macro": (0.8000, 0.7083, 0.7333, 7),
+            "weighted": (0.7714, 0.7143, 0.7238, 7),
+        },
+    ),
+    (
+        IOE2,
+        "I-A E-A O E-A I-B E-B O O E-B|I-A I-A E-A I-B E-B I-B E-B",
+        "I-B E-A I-B E-A I-B E-B O E-B E-B|I-A I-A E-A I-B E-B I-B E-B",
+        {
+            "A": (0.6667, 0.6667, 0.6667, 3),
+            "B": (0.8000, 1.0000, 0.8889, 4),
+            "micro": (0.7500, 0.8571, 0.8000, 7),
+            "macro": (0.7333, 0.8333, 0.7778, 7),
+            "weighted": (0.7429, 0.8571, 0.7937, 7),
+        },
+    ),
+    (
+        BILOU,
+        "B-B L-B B-B L-B U-A U-B O B-B L-B|B-A L-A B-A L-A O B-A L-A",
+        "B-B L-B B-B U-A U-A U-B O B-B L-B|B-A L-A B-A L-B I-A B-A L-A",
+        {
+            "A": (0.7500, 0.7500, 0.7500, 4),
+            "B": (1.0000, 0.7500, 0.8571, 4),
+            "micro": (0.8571, 0.7500, 0.8000, 8),
+            "macro": (0.8750, 0.7500, 0.8036, 8),
+            "weighted": (0.8750, 0.7500, 0.8036, 8),
+        },
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "gold", "predicted", "rows"), SEQEVAL)
