@@ -222,8 +222,8 @@ class Tagger:
         if self._model is None:
             self._task.learn(train)
             self._set_model(self._network.build(self._task, train))
-        self._features.words |= self._task.words(train)
         batches = self._batches(train, batch_size)
+        self._features.words |= self._task.words(train)
         backbone = backbone_of(self.model)
         if epochs is None:
             steps = 800 if self.task == "segment" else 3000

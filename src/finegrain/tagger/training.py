@@ -138,7 +138,7 @@ class Checkpoint(keras.callbacks.Callback):
         A file of another training, or none, is as good as none: the training begins with epoch 0.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if str(file["fingerprint"]) != self.fingerprint:
                     return 0
                 arrays = dict(file)
