@@ -36,10 +36,10 @@ def resolve(path):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_all_is_what_there_is(package):
-    """`__all__` is sorted and lists every public name of the package but its modules."""
+    """`__all__` lists every public name of the package but its modules; ruff sorts it."""
     module = importlib.import_module(package)
     listed = module.__all__
-    assert list(listed) == sorted(set(listed))
+    assert len(listed) == len(set(listed))
     there = {
         name
         for name, value in vars(module).items()

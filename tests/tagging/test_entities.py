@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import drawn
+import finegrain as fg
 from finegrain.tagging import (
     BILOU,
     BIO,
@@ -169,6 +171,20 @@ def test_allowed_is_what_some_spans_are_written_as(kind):
         allowed = scheme.allowed_start[every[:, 0]] & scheme.allowed_end[every[:, -1]]
         allowed &= scheme.allowed[every[:, :-1], every[:, 1:]].all(axis=1)
         assert set(map(tuple, every[allowed].tolist())) == set(written)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crf_decodes_what_is_allowed(kind):
+    """Whatever the scores, decoded tags are those of some spans."""
+    scheme = kind(TYPES)
+    layer = fg.layers.CRF(len(scheme.labels), constraints=scheme)
+    tags = keras.ops.convert_to_numpy(
+        fg.crf.decode(layer(drawn.generator(1).normal(size=(20, 6, 4)).astype("float32")))
+    )
+    assert fg.crf.allowed_sequences(tags, scheme).all()
+    for row in tags:
+        spans = scheme.decode(row)
+        assert scheme.encode(spans, 6).tolist() == row.tolist()
 
 
 # One sentence of spans, by hand in each scheme: two of one type touch, one of another follows.
