@@ -54,6 +54,11 @@ def test_strictly_and_leniently():
         score_spans([["S-A"]], [["I-A"]], BIOES(["B"]))
 
 
+def test_what_is_no_scheme():
+    with pytest.raises(TypeError, match="scheme='BIO'"):
+        score_spans(GOLD, PREDICTED, "BIO")
+
+
 def test_two_schemes():
     assert score_spans([["B-A", "I-A", "O"]], [["B-A", "E-A", "O"]]).f1 == 1
 

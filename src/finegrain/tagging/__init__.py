@@ -14,7 +14,7 @@ from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO, IOB1, IOE1, IOE
 from finegrain.tagging.files import CorpusError
 from finegrain.tagging.label_scores import Confusion, LabelScore, score_labels
 from finegrain.tagging.pieces import cut_sentences
-from finegrain.tagging.prefixed import Span
+from finegrain.tagging.prefixed import PrefixScheme, Span
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore, score
 from finegrain.tagging.sentences import as_sentences
@@ -35,6 +35,7 @@ __all__ = [
     "CorpusError",
     "LabelScore",
     "ManualCorpus",
+    "PrefixScheme",
     "SegmentationScore",
     "Segmenter",
     "Span",

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO, IOB1, IOE1, IOE2
 from finegrain.tagging.files import CorpusError, shortened
-from finegrain.tagging.prefixed import OUTSIDE, Prefixed, Span, Tag
+from finegrain.tagging.prefixed import OUTSIDE, PrefixScheme, Span, Tag
 
 # The most common first: where two fit, the first is taken.
 SCHEMES = (BIO, BIOES, IOB1, BILOU, BMESO, IOE2, IOE1)
@@ -62,7 +62,7 @@ Span(label='LOC', start=4, end=5)]
     ]
 
 
-def find_scheme(tags: Iterable[Sequence[str]]) -> Prefixed | None:
+def find_scheme(tags: Iterable[Sequence[str]]) -> PrefixScheme | None:
     """Find the scheme that tags of spans are written in: `BIO`, `BIOES`, `IOB1` or another.
 
     Where tags fit two schemes, it is the first of `BIO`, `BIOES`, `IOB1`, `BILOU`, `BMESO`, `IOE2`
@@ -115,7 +115,10 @@ def find_scheme(tags: Iterable[Sequence[str]]) -> Prefixed | None:
 
 
 def convert_tags(
-    tags: Iterable[Sequence[str]], scheme: type[Prefixed] | Prefixed, *, repair: bool = False
+    tags: Iterable[Sequence[str]],
+    scheme: type[PrefixScheme] | PrefixScheme,
+    *,
+    repair: bool = False,
 ) -> list[list[str]]:
     """Write the spans of tags in another scheme.
 
@@ -144,23 +147,33 @@ def convert_tags(
         [['B-PER', 'B-LOC']]
     """
     sentences = _checked(tags)
-    if not (isinstance(scheme, Prefixed) or scheme in SCHEMES):
-        raise TypeError(
-            "`scheme` should be a scheme of spans, such as `fg.tagging.BIOES` or "
-            f"`fg.tagging.BIOES(['PER', 'LOC'])`. Received: scheme={scheme!r}"
-        )
     odd = {tag for sentence in sentences for tag in sentence if not is_of_spans(tag)}
     if odd:
         raise _odd(sentences, odd)
     if not repair:
         find_scheme(sentences)
     spans = [spans_of(sentence) for sentence in sentences]
-    if not isinstance(scheme, Prefixed):
-        scheme = scheme.of_types(sorted({label for found in spans for label, _, _ in found}))
+    target = scheme_of(scheme, {label for found in spans for label, _, _ in found})
     return [
-        scheme.to_names(scheme.encode(found, len(sentence)))
+        target.to_names(target.encode(found, len(sentence)))
         for found, sentence in zip(spans, sentences, strict=True)
     ]
+
+
+def scheme_of(scheme: type[PrefixScheme] | PrefixScheme, types: Iterable[str]) -> PrefixScheme:
+    """Return a scheme that is given, or the one of these types if only its class is.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(scheme, PrefixScheme):
+        return scheme
+    if scheme in SCHEMES:
+        return scheme.of_types(sorted(types))
+    raise TypeError(
+        "`scheme` should be a scheme of spans, such as `fg.tagging.BIOES` or "
+        f"`fg.tagging.BIOES(['PER', 'LOC'])`. Received: scheme={scheme!r}"
+    )
 
 
 def _checked(tags: Iterable[Sequence[str]]) -> list[list[str]]:
@@ -189,7 +202,7 @@ def _pairs(sentence: Sequence[str]) -> Iterable[Pair]:
     return pairwise([None, *sentence, None]) if sentence else ()
 
 
-def _allows(scheme: Prefixed, before: str | None, here: str | None) -> bool:
+def _allows(scheme: PrefixScheme, before: str | None, here: str | None) -> bool:
     if here is None:
         return before is None or bool(scheme.allowed_end[scheme.numbers[before]])
     if before is None:
@@ -226,7 +239,7 @@ def _mixed(sentences: list[list[str]]) -> CorpusError:
     )
 
 
-def _forbidden(sentences: list[list[str]], scheme: Prefixed, faults: set[Pair]) -> CorpusError:
+def _forbidden(sentences: list[list[str]], scheme: PrefixScheme, faults: set[Pair]) -> CorpusError:
     wrong = [
         (number, next(place for place, pair in enumerate(pairs) if pair in faults))
         for number, sentence in enumerate(sentences, start=1)

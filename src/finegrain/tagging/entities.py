@@ -6,12 +6,12 @@ from typing import final
 
 import keras
 
-from finegrain.tagging.prefixed import Prefixed
+from finegrain.tagging.prefixed import PrefixScheme
 
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class BIO(Prefixed):
+class BIO(PrefixScheme):
     """Spans as tags: B-X begins one of type X, I-X goes on with it, O is in none.
 
     This is IOB2: each span begins with B. The tables are read-only; O comes first unless `labels`
@@ -61,7 +61,7 @@ class BIO(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class BIOES(Prefixed):
+class BIOES(PrefixScheme):
     """Spans as tags: S-X is one of a single position; others go B-X, I-X, …, E-X; O is in none.
 
     The tables are read-only; O comes first unless `labels` are all tags in an order of their own.
@@ -105,7 +105,7 @@ class BIOES(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class IOB1(Prefixed):
+class IOB1(PrefixScheme):
     """Spans as tags I-X; B-X begins one that touches another of type X before it; O is in none.
 
     What CoNLL-2003 was published in. `allowed` has B-X only after a tag of type X; `decode` reads a
@@ -137,7 +137,7 @@ class IOB1(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class IOE1(Prefixed):
+class IOE1(PrefixScheme):
     """Spans as tags I-X; E-X ends one that touches another of type X after it; O is in none.
 
     `allowed` has E-X only before a tag of type X; `decode` reads an E-X anywhere else as the end of
@@ -170,7 +170,7 @@ class IOE1(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class IOE2(Prefixed):
+class IOE2(PrefixScheme):
     """Spans as tags: E-X ends one of type X, I-X comes before in it, O is in none.
 
     The mirror image of `BIO`: each span ends with E.
@@ -201,7 +201,7 @@ class IOE2(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class BILOU(Prefixed):
+class BILOU(PrefixScheme):
     """Spans as tags: U-X is one of a single position; others go B-X, I-X, …, L-X; O is in none.
 
     `BIOES` in other letters: U (unit) is S, and L (last) is E.
@@ -231,7 +231,7 @@ class BILOU(Prefixed):
 
 @final
 @keras.saving.register_keras_serializable(package="finegrain")
-class BMESO(Prefixed):
+class BMESO(PrefixScheme):
     """Spans as tags: S-X is one of a single position; others go B-X, M-X, …, E-X; O is in none.
 
     `BIOES` with M (middle) for I, as Chinese named entities are often tagged. It is not `BMES`,

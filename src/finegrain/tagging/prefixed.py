@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -44,10 +45,26 @@ class Tag(NamedTuple):
 OUTSIDE = Tag("O", "")
 
 
-class Prefixed:
-    """Tags of a prefix and a type, such as B-PER, and O for what is in no span.
+class PrefixScheme(ABC):
+    """What `BIO`, `BIOES` and the like share: tags of a prefix and a type, such as B-PER, and O.
 
-    Tags may do without types and be prefixes only, B, I and O: their type is "".
+    O is for what is in no span. Tags may do without types and be prefixes only, B, I and O: their
+    type is "".
+
+    Args:
+        labels: Types, such as ["PER", "LOC"], or all tags, such as ["O", "B-PER", "I-PER"].
+
+    Attributes:
+        labels: The names of the tags; a tag's number is its place.
+        numbers: The number of each tag by its name.
+        types: The types of spans.
+        allowed: (tags, tags) boolean, true where the second tag may follow the first.
+        allowed_start: (tags,) boolean, true for tags that may come first.
+        allowed_end: (tags,) boolean, true for tags that may come last.
+        spans: How spans are read from tags, which `finegrain.metrics.SpanF1` needs.
+
+    Raises:
+        ValueError: if labels are empty, repeated, or mix types and tags.
     """
 
     prefixes: ClassVar[str]
@@ -164,6 +181,7 @@ class Prefixed:
             tags[start:end] = [str(Tag(x, label)) for x in self._written(end - start, *touching)]
         return self.to_ids([tag or "O" for tag in tags])
 
+    @abstractmethod
     def _written(self, length: int, follows: bool, followed: bool) -> str:
         """Return the prefixes of the tags of a span, a letter for each position.
 
@@ -172,7 +190,6 @@ class Prefixed:
             follows: Whether a span of the same type ends where this one begins.
             followed: Whether one begins where this one ends.
         """
-        raise NotImplementedError
 
     def decode(self, tags: ArrayLike) -> list[Span]:
         """Read spans from tags, as seqeval does in its strict mode.

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from finegrain.crf.by_class import SpanScore
-from finegrain.tagging.conversion import spans_of
+from finegrain.tagging.conversion import scheme_of, spans_of
 from finegrain.tagging.files import shortened
-from finegrain.tagging.prefixed import Prefixed, Span, Tag
+from finegrain.tagging.prefixed import PrefixScheme, Span, Tag
 
 Sentence = Sequence[str] | Iterable[tuple[str, int, int]]
 
@@ -17,7 +17,7 @@ Sentence = Sequence[str] | Iterable[tuple[str, int, int]]
 def score_spans(
     gold: Sequence[Sentence],
     predicted: Sequence[Sentence],
-    scheme: type[Prefixed] | Prefixed | None = None,
+    scheme: type[PrefixScheme] | PrefixScheme | None = None,
 ) -> SpanScore:
     """Score predicted spans against true ones: each counts from end to end, and with its type.
 
@@ -32,7 +32,7 @@ def score_spans(
         The score: of each type, and over all of them.
 
     Raises:
-        TypeError: If a sentence is neither spans nor tags.
+        TypeError: If a sentence is neither spans nor tags, or if `scheme` is none.
         ValueError: If there are not as many sentences in both, or as many tags in a sentence, or if
             tags are not those of spans.
 
@@ -59,9 +59,9 @@ def score_spans(
     """
     sides = [_listed("gold", gold), _listed("predicted", predicted)]
     check_sentences(*sides, labels=all(any(isinstance(x[0], str) for x in s if x) for s in sides))
-    if scheme is not None and not isinstance(scheme, Prefixed):
+    if scheme is not None:
         tags = {tag for side in sides for x in side for tag in x if isinstance(tag, str)} - {"O"}
-        scheme = scheme.of_types(sorted({Tag.of(tag).kind for tag in tags}))
+        scheme = scheme_of(scheme, {Tag.of(tag).kind for tag in tags})
     right, true, found = Counter(), Counter(), Counter()
     for pair in zip(*sides, strict=True):
         gold_spans, predicted_spans = (_read(sentence, scheme) for sentence in pair)
@@ -107,7 +107,7 @@ def _is_span(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str)
 
 
-def _read(sentence: list[Any], scheme: Prefixed | None) -> set[Span]:
+def _read(sentence: list[Any], scheme: PrefixScheme | None) -> set[Span]:
     if sentence and isinstance(sentence[0], str):
         return set(scheme.decode(sentence) if scheme else spans_of(sentence))
     return {Span(*item) for item in sentence}
