@@ -13,7 +13,7 @@ from keras import ops
 import drawn
 import finegrain as fg
 from covering import chosen, covering
-from finegrain.layers import CRF, SetLearningRate
+from finegrain.layers import CRF, Decode, SetLearningRate
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.tagging import BMES
 
@@ -22,14 +22,16 @@ FREE = np.array([[1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], bool)
 
 
 class Member(NamedTuple):
-    """A layer over (batch, time, FEATURES) and a loss that it can be trained by.
+    """A layer over (batch, time, features) and a loss that it can be trained by.
 
-    The loss takes integers below 4 of shape (batch, time).
+    The loss takes integers below 4 of shape (batch, time). A layer without gradients has none.
     """
 
     name: str
     make: Callable[[], keras.layers.Layer]
-    loss: Callable[[], keras.losses.Loss]
+    loss: Callable[[], keras.losses.Loss] | None
+    time: int = TIME
+    features: int = FEATURES
 
 
 LAYERS = [
@@ -47,15 +49,24 @@ LAYERS = [
     ),
     Member("crf with a scheme", lambda: CRF(4, constraints=BMES()), CRFNegativeLogLikelihood),
     Member("faster crf", lambda: SetLearningRate(CRF(4), 9.0, False), CRFNegativeLogLikelihood),
+    # Potentials of 4 positions and 4 tags.
+    Member("decode", lambda: Decode(BMES()), None, TIME + 6, 5),
 ]
+TRAINED = [member for member in LAYERS if member.loss is not None]
 every_layer = pytest.mark.parametrize("member", LAYERS, ids=lambda member: member.name)
 some_layers = pytest.mark.parametrize(
-    "member", chosen(LAYERS, [LAYERS[0], LAYERS[-2], LAYERS[-1]]), ids=lambda member: member.name
+    "member", chosen(LAYERS, [LAYERS[0], *LAYERS[-3:]]), ids=lambda member: member.name
+)
+some_trained_layers = pytest.mark.parametrize(
+    "member",
+    chosen(TRAINED, [TRAINED[0], *TRAINED[-2:]]),
+    ids=lambda member: member.name,
 )
 
 
-def features(dtype="float32"):
-    return drawn.generator(0).normal(size=(BATCH, TIME, FEATURES)).astype(dtype)
+def features(member):
+    size = (BATCH, member.time, member.features)
+    return drawn.generator(0).normal(size=size).astype("float32")
 
 
 def targets():
@@ -63,11 +74,11 @@ def targets():
     return np.array([[0, 1, 2, 3], [0, 0, 0, 0], [1, 3, 1, 3], [1, 2, 2, 3]], "int32")
 
 
-def model_of(layer):
+def model_of(layer, size=FEATURES):
     """A model in which the layer gets a gradient from above and passes one on, with a mask."""
-    inputs = keras.Input((None, FEATURES))
+    inputs = keras.Input((None, size))
     hidden = keras.layers.Masking(name="mask")(inputs)
-    hidden = keras.layers.Dense(FEATURES, name="below")(hidden)
+    hidden = keras.layers.Dense(size, name="below")(hidden)
     return keras.Model(inputs, layer(hidden))
 
 
@@ -77,13 +88,13 @@ def test_config_round_trip(member):
     layer = member.make()
     arguments = set(inspect.signature(type(layer)).parameters) - {"kwargs"}
     assert arguments <= set(layer.get_config())
-    outputs = layer(features())
+    outputs = layer(features(member))
     config = json.loads(json.dumps(keras.layers.serialize(layer)))
     again = keras.layers.deserialize(config)
     assert json.dumps(again.get_config()) == json.dumps(layer.get_config())
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(
-        ops.convert_to_numpy(again(features())), ops.convert_to_numpy(outputs)
+        ops.convert_to_numpy(again(features(member))), ops.convert_to_numpy(outputs)
     )
 
 
@@ -96,26 +107,29 @@ def test_is_registered(member):
 
 
 @pytest.mark.parametrize(
-    ("member", "shape"),
-    covering(LAYERS, [(BATCH, TIME), (None, TIME), (BATCH, None), (None, None)]),
-    ids=lambda value: getattr(value, "name", None),
+    ("member", "known"),
+    covering(LAYERS, ["both", "time", "batch", "none"]),
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_symbolic_is_eager(member, shape):
+def test_symbolic_is_eager(member, known):
     """The symbolic output has the eager one's dtype and shape, unknown where the input's is."""
     layer = member.make()
-    symbolic = layer(keras.KerasTensor((*shape, FEATURES)))
-    eager = layer(features())
+    batch = BATCH if known in ("both", "batch") else None
+    time = member.time if known in ("both", "time") else None
+    shape = (batch, time, member.features)
+    symbolic = layer(keras.KerasTensor(shape))
+    eager = layer(features(member))
     assert keras.backend.standardize_dtype(eager.dtype) == symbolic.dtype
     assert len(symbolic.shape) == len(eager.shape)
-    for known, size, given in zip(symbolic.shape, eager.shape, (*shape, FEATURES), strict=True):
-        assert known == (None if given is None else size)
-    assert tuple(layer.compute_output_shape((*shape, FEATURES))) == tuple(symbolic.shape)
+    for found, size, given in zip(symbolic.shape, eager.shape, shape, strict=False):
+        assert found == (None if given is None else size)
+    assert tuple(layer.compute_output_shape(shape)) == tuple(symbolic.shape)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("member", "policy"),
-    covering(LAYERS, ["float32", "mixed_float16"]),
+    covering(TRAINED, ["float32", "mixed_float16"]),
     ids=lambda value: getattr(value, "name", value),
 )
 def test_trains_under_every_policy(member, policy):
@@ -131,14 +145,14 @@ def test_trains_under_every_policy(member, policy):
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**7)
     model.compile(optimizer, member.loss())
-    assert np.isfinite(model.train_on_batch(features(), targets()))
+    assert np.isfinite(model.train_on_batch(features(member), targets()))
     for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
         assert np.isfinite(new).all(), weight.path
         assert not np.array_equal(old, new), weight.path
 
 
 @pytest.mark.full
-@some_layers
+@some_trained_layers
 def test_masked_positions_do_not_matter(member):
     """Whatever stands at masked positions, padding or hole, the loss is the same."""
     layer, loss = member.make(), member.loss()
@@ -147,7 +161,7 @@ def test_masked_positions_do_not_matter(member):
     tags = np.array([[1, 3, 9, 9], [9, 9, 0, 0], [0, -1, 1, 3], [9, 9, 9, 9]])
 
     def loss_with(junk):
-        inputs = np.where(mask[:, :, None], features(), np.float32(junk))
+        inputs = np.where(mask[:, :, None], features(member), np.float32(junk))
         return ops.convert_to_numpy(loss(tags, layer(inputs, mask=ops.convert_to_tensor(mask))))
 
     expected = loss_with(0.0)
@@ -159,14 +173,17 @@ def test_masked_positions_do_not_matter(member):
 @some_layers
 def test_saves_and_loads(member, tmp_path):
     """A model loads in safe mode, without custom objects, and gives the same outputs."""
-    model = model_of(member.make())
-    model.compile("sgd", member.loss())
+    model = model_of(member.make(), member.features)
+    if member.loss is not None:
+        model.compile("sgd", member.loss())
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(*(ops.convert_to_numpy(m(features())) for m in (again, model)))
-    assert again.loss.get_config() == model.loss.get_config()
+    inputs = features(member)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(m(inputs)) for m in (again, model)))
+    if member.loss is not None:
+        assert again.loss.get_config() == model.loss.get_config()
 
 
 @pytest.mark.one_backend

@@ -26,13 +26,13 @@ class Constraints:
     allowed_end: np.ndarray
 
     @classmethod
-    def of(cls, constraints: Any, num_tags: int) -> Constraints | None:
+    def of(cls, constraints: Any, num_tags: int | None = None) -> Constraints | None:
         """Make the tables from a tag scheme, an allowed matrix, or what `get_config` returned.
 
         Args:
             constraints: An object with `allowed`, `allowed_start` and `allowed_end` (a tag
                 scheme), a dictionary of these, a boolean (tags, tags) matrix, or None.
-            num_tags: The number of tags that the tables should have.
+            num_tags: The number of tags that the tables should have. Defaults to any.
 
         Raises:
             ValueError: if the tables are of another size or not boolean, or allow nothing.
@@ -44,8 +44,11 @@ class Constraints:
         elif hasattr(constraints, "allowed_start"):
             tables = {name: getattr(constraints, name) for name in cls.__annotations__}
         else:
-            anywhere = np.ones(num_tags, bool)
-            tables = {"allowed": constraints, "allowed_start": anywhere, "allowed_end": anywhere}
+            tables = {"allowed": constraints}
+        if num_tags is None:
+            num_tags = len(np.atleast_1d(tables["allowed"]))
+        anywhere = np.ones(num_tags, bool)
+        tables = {"allowed_start": anywhere, "allowed_end": anywhere} | tables
         shapes = {"allowed": (num_tags,) * 2, "allowed_start": (num_tags,)}
         for name in cls.__annotations__:
             tables[name] = table = np.asarray(tables[name])

@@ -274,26 +274,3 @@ def _mode_first(tags: Tensor, mode: Tensor, scores: Tensor) -> Tensor:
     moved = ops.take_along_axis(tags, ops.maximum(order, 0)[:, :, None], axis=1)
     first = ops.where((scores[:, 0] > -np.inf)[:, None], mode, tags[:, 0])
     return ops.concatenate([first[:, None], moved[:, 1:]], axis=1)
-
-
-def decode(potentials: Tensor) -> Tensor:
-    """Find the best tags from what a model with a CRF layer predicted.
-
-    Args:
-        potentials: (batch, time + tags + 2, tags + 1), the output of a `finegrain.layers.CRF`
-            layer, as a tensor or as the array that `model.predict` returns.
-
-    Returns:
-        (batch, time) int32 tags, −1 where masked.
-
-    Example:
-    >>> import numpy as np, keras, finegrain as fg
-    >>> layer = fg.layers.CRF(2, use_projection=False)
-    >>> potentials = layer(np.array([[[0.0, 1.0], [2.0, 0.0]]], "float32"))
-    >>> potentials.shape[1:] == (2 + 2 + 2, 2 + 1)
-    True
-    >>> print(keras.ops.convert_to_numpy(fg.crf.decode(potentials)))
-    [[1 0]]
-    """
-    tags, _ = LinearChain.from_potentials(potentials).mode()
-    return tags

@@ -53,13 +53,7 @@ def pack(
 def unpack(potentials: Tensor) -> Potentials:
     """Split potentials into the parts that `pack` put together."""
     potentials = ops.convert_to_tensor(potentials)
-    shape = tuple(potentials.shape)
-    if len(shape) != 3 or shape[2] is None or shape[2] < 2:
-        raise ValueError(_NOT_POTENTIALS.format(shape))
-    num_tags = shape[2] - 1
-    # During an export the time may be a symbol, which cannot be compared.
-    if isinstance(shape[1], int) and shape[1] < num_tags + 2:
-        raise ValueError(_NOT_POTENTIALS.format(shape))
+    num_tags = checked_num_tags(tuple(potentials.shape))
     # Counted from the end: with bounds that are numbers, TensorFlow keeps the static sizes.
     upper, lower = potentials[:, : -num_tags - 2], potentials[:1, -num_tags - 2 :, :num_tags]
     # All examples carry the same scores: take the first's.
@@ -73,7 +67,19 @@ def unpack(potentials: Tensor) -> Potentials:
     )
 
 
-_NOT_POTENTIALS = (
-    "Potentials should have shape (batch, time + tags + 2, tags + 1), as `finegrain.layers.CRF` "
-    "puts them out. Is that layer the last one of the model? Received: shape={}"
-)
+def checked_num_tags(shape: tuple[Any, ...]) -> int:
+    """Return the number of tags of potentials of that shape.
+
+    Raises:
+        ValueError: if potentials cannot have it.
+    """
+    if len(shape) == 3 and shape[2] is not None and shape[2] >= 2:
+        num_tags = shape[2] - 1
+        # During an export the time may be a symbol, which cannot be compared.
+        if not isinstance(shape[1], int) or shape[1] >= num_tags + 2:
+            return num_tags
+    raise ValueError(
+        "Potentials should have shape (batch, time + tags + 2, tags + 1), as "
+        "`finegrain.layers.CRF` puts them out. Is that layer the last one of the model? "
+        f"Received: shape={tuple(shape)}"
+    )

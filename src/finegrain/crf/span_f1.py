@@ -10,7 +10,7 @@ from keras import ops
 
 from finegrain.crf.by_class import SpanScore
 from finegrain.crf.checks import check_tags_shape, checked_weight
-from finegrain.crf.linear_chain import decode
+from finegrain.crf.decoding import decode
 from finegrain.crf.loss import as_tags
 from finegrain.crf.schemes import SpanScheme
 

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from finegrain.crf.checks import check_tags_shape, checked_weight
-from finegrain.crf.linear_chain import decode
+from finegrain.crf.decoding import decode
 from finegrain.crf.loss import as_tags
 
 Tensor = Any

@@ -1,6 +1,7 @@
 """Layers."""
 
+from finegrain.crf.decoding import Decode
 from finegrain.crf.layer import CRF
 from finegrain.layers.set_learning_rate import SetLearningRate
 
-__all__ = ["CRF", "SetLearningRate"]
+__all__ = ["CRF", "Decode", "SetLearningRate"]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from finegrain.crf.constraints import Constraints
+from finegrain.crf.decoding import Decode
 from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import Potentials, unpack
 from finegrain.crf.schemes import TagScheme
@@ -41,7 +42,7 @@ class Decoder:
         self.features = features
         self.constraints = Constraints.of(scheme, num_tags)
         self.num_tags = num_tags
-        self._decoding = keras.Model(model.input, _BestTags(self.constraints)(model.output))
+        self._decoding = keras.Model(model.input, Decode(self.constraints)(model.output))
 
     def tags(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Find the best tags: one (units,) int32 array a sequence."""
@@ -216,23 +217,3 @@ class Chain(NamedTuple):
     @staticmethod
     def _numpy(x: Any) -> np.ndarray:
         return keras.ops.convert_to_numpy(x)
-
-
-class _BestTags(keras.layers.Layer):
-    """The best tags that a scheme allows, from potentials: (batch, time) int32, −1 where masked."""
-
-    def __init__(self, constraints: Constraints | None) -> None:
-        super().__init__()
-        self.constraints = constraints
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((inputs.shape[0], None), dtype="int32")
-
-    def call(self, inputs: Any) -> Any:
-        parts = unpack(inputs)
-        if self.constraints is not None:
-            transitions, start, end = self.constraints.apply(
-                parts.transitions, parts.start, parts.end
-            )
-            parts = parts._replace(transitions=transitions, start=start, end=end)
-        return LinearChain(**parts._asdict()).mode()[0]

@@ -68,7 +68,7 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
         place = time - 1 - count if reverse else count
         carry, put_out = step(carry, tuple(x.read(place) for x in inputs))
         written = zip(outputs, put_out, strict=True)
-        return count + 1, carry, [array.write(place, part) for array, part in written]
+        return count + 1, carry, [array.write(count, part) for array, part in written]
 
     _, carry, outputs = tf.while_loop(
         lambda count, *_: count < time,
@@ -77,7 +77,9 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
         maximum_iterations=time,
         parallel_iterations=1,
     )
-    return carry, tuple(array.stack() for array in outputs)
+    # In the order of the turns, which is the one that loops of ONNX put out their results in.
+    stacked = [array.stack() for array in outputs]
+    return carry, tuple(tf.reverse(x, [0]) if reverse else x for x in stacked)
 
 
 # On the other backends Python walks, as on torch.

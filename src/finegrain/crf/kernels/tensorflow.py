@@ -12,6 +12,9 @@ from finegrain.crf.score import difference, score
 
 Tensor = Any
 
+FORBIDDEN = -1e30
+"""Below all scores that matter; the sum of a hundred million of them is a float32 still."""
+
 
 def log_prob(chain: Chain, tags: Tensor) -> Tensor:
     """Compute the log-probabilities, (B,), of (B, T) tags."""
@@ -33,7 +36,23 @@ def marginals(chain: Chain) -> Tensor:
 
 def best_tags(chain: Chain) -> Tensor:
     """Find the best tags, (B, T) int32; anything where masked."""
-    return viterbi.best_tags(chain.shifted()[0])
+    return viterbi.best_tags(_finite(chain).shifted()[0])
+
+
+def _finite(chain: Chain) -> Chain:
+    """Put scores far below all others in the place of −inf and NaN.
+
+    A sequence with one of them is never the best. They are for models in ONNX, to which tf2onnx
+    translates `where(condition, x, y)` as condition · x + (1 − condition) · y.
+    """
+    return chain._replace(
+        scores=Scores(
+            *(
+                tf.where(tf.math.is_nan(x), FORBIDDEN, tf.maximum(x, FORBIDDEN))
+                for x in chain.scores
+            )
+        )
+    )
 
 
 def _log_partition(chain: Chain) -> Tensor:
