@@ -1,13 +1,14 @@
-"""What the four commands do. Importing this imports Keras: its backend has to be settled before."""
+"""What the commands do. Importing this imports Keras: its backend has to be settled before."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,8 +17,23 @@ from finegrain.demo.report import print_report, score_table
 from finegrain.demo.run import DemoResult, run_demo
 from finegrain.tagger.progress import TrainingProgress
 from finegrain.tagger.training import Interruption
-from finegrain.tagging import CorpusError, Segmenter, TrainingDivergedError, read_segmented
-from finegrain_command.streams import UserError, groups_of_lines, say, standard_output
+from finegrain.tagging import (
+    LabelScore,
+    SegmentationScore,
+    Segmenter,
+    SpanScore,
+    Tagger,
+    TrainingDivergedError,
+    read_columns,
+    read_segmented,
+)
+from finegrain_command.streams import (
+    UserError,
+    groups_of_lines,
+    in_one_line,
+    say,
+    standard_output,
+)
 
 
 def demo(out: Path, *, epochs: int, seed: int, command: str) -> None:
@@ -45,62 +61,108 @@ def train(
     corpus: Path,
     out: Path,
     *,
+    task: str,
     validation: Path | None,
-    encoder: str,
+    encoder: str | None,
+    backbone: str | None,
+    layers: int | None,
     crf: bool,
     crf_learning_rate_multiplier: float,
     epochs: int | None,
     batch_size: int,
-    learning_rate: float,
+    learning_rate: float | None,
     seed: int,
+    resume: bool,
     command: str,
 ) -> None:
-    """Train a segmenter and write it to the file `out`."""
+    """Train a tagger and write it to the file `out`."""
     try:
-        segmenter = Segmenter(
+        tagger = Tagger(
+            task,
             encoder,
+            **_pretrained(backbone),
+            layers=layers,
             crf=crf,
             crf_learning_rate_multiplier=crf_learning_rate_multiplier,
             learning_rate=learning_rate,
             seed=seed,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     try:
-        sentences = read_segmented(corpus)
-        held_out = 0.05 if validation is None else read_segmented(validation)
+        read = read_segmented if task == "segment" else read_columns
+        sentences = read(corpus)
+        held_out = 0.05 if validation is None else read(validation)
         progress = TrainingProgress(Console(stderr=True))
         with progress, Interruption() as interruption:
-            segmenter.fit(
+            tagger.fit(
                 sentences,
                 validation=held_out,
                 epochs=epochs,
                 batch_size=batch_size,
                 save_to=out,
+                resume=resume or None,
                 callbacks=[progress.bar(out.name), interruption],
                 verbose=0,
             )
     except KeyboardInterrupt:
-        best = segmenter.validation_score
+        best = tagger.validation_score
         if best is None:
             say("Interrupted before the first epoch ended: no model was written.")
         else:
-            say(f"Interrupted. {out} holds the best model so far: {best}.")
+            say(f"Interrupted. {out} holds the best model so far: {_in_short(best)}.")
+            say("To go on, run the same command with --resume.")
         raise typer.Exit(130) from None
     except TrainingDivergedError as error:
-        best = segmenter.validation_score
-        kept = "No model was written" if best is None else f"{out} holds the best epoch: {best}"
+        best = tagger.validation_score
+        kept = "No model was written"
+        if best is not None:
+            kept = f"{out} holds the best epoch: {_in_short(best)}"
         raise UserError(f"{error} {kept}. Cure: a lower --learning-rate") from error
-    except CorpusError as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
     say(f"{out} holds the best model. On the held-out sentences:")
-    say(f"{segmenter.validation_score}.")
+    say(f"{_in_short(tagger.validation_score)}.")
     model = shlex.quote(str(out))
     say("Next:")
-    say(f"  echo {_sample(sentences)} | {command} segment {model}")
+    if task == "segment":
+        say(f"  echo {_sample(sentences)} | {command} segment {model}")
+    else:
+        words = next((words for words, _ in sentences if len(words) < 12), sentences[0][0])
+        say(f"  echo {shlex.quote(' '.join(words))} | {command} tag {model}")
     say(f"  {command} score {model} {shlex.quote(str(validation or corpus))}")
+
+
+def _pretrained(preset: str | None) -> dict[str, Any]:
+    """Load a backbone of KerasHub and its tokenizer, from a folder or by the name of a preset."""
+    if preset is None:
+        return {}
+    try:
+        import keras_hub
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "A backbone needs keras_hub, which is not installed. Cure: pip install keras-hub"
+        ) from error
+    try:
+        return {
+            "backbone": keras_hub.models.Backbone.from_preset(preset),
+            "tokenizer": keras_hub.tokenizers.Tokenizer.from_preset(preset),
+        }
+    except Exception as error:  # what is not there, or is no preset, can make anything fail
+        raise UserError(
+            f"{preset} cannot be loaded as a preset of KerasHub ({type(error).__name__}: "
+            f"{in_one_line(error)})"
+        ) from error
+
+
+def _in_short(score: SegmentationScore | SpanScore | LabelScore | None) -> str:
+    if isinstance(score, SpanScore):
+        return f"F1 {score.f1:.4f}, precision {score.precision:.4f}, recall {score.recall:.4f}"
+    if isinstance(score, LabelScore):
+        return f"accuracy {score.accuracy:.4f}"
+    return str(score)
 
 
 def _sample(sentences: Sequence[Sequence[str]]) -> str:
@@ -114,7 +176,35 @@ def _sample(sentences: Sequence[Sequence[str]]) -> str:
 
 def segment(model: Path, file: Path | None) -> None:
     """Print a file, or standard input, with blanks between the words."""
-    segmenter = _load(model)
+    segmenter = _load(model, Segmenter)
+
+    def write(lines: list[str]) -> None:
+        texts = [line.removesuffix("\n") for line in lines]
+        for line, words in zip(lines, segmenter.segment_many(texts), strict=True):
+            segmented = " ".join(word for word in words if not word.isspace())
+            newline = "\n" if line.endswith("\n") else ""
+            sys.stdout.buffer.write((segmented + newline).encode())
+
+    _for_lines(file, write)
+
+
+def tag(model: Path, file: Path | None) -> None:
+    """Print the words of a file, or of standard input, in a column, and their tags in another."""
+    tagger = _load(model, Tagger)
+    if tagger.task == "segment":
+        raise UserError(f"{model} holds a segmenter. Cure: finegrain segment")
+
+    def write(lines: list[str]) -> None:
+        sentences = [line.split() for line in lines]
+        for words, tags in zip(sentences, tagger.tag_many(sentences), strict=True):
+            rows = "".join(f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True))
+            sys.stdout.buffer.write(f"{rows}\n".encode() if words else b"")
+
+    _for_lines(file, write)
+
+
+def _for_lines(file: Path | None, write: Callable[[list[str]], None]) -> None:
+    """Write what comes of a file's lines, or standard input's, as they come."""
     with contextlib.ExitStack() as stack:
         # Standard input gets a reader of its own: Python closes the one in `sys` at exit, and
         # aborts if the thread that reads waits in it.
@@ -125,27 +215,29 @@ def segment(model: Path, file: Path | None) -> None:
         )
         name = "standard input" if file is None else str(file)
         for lines in groups_of_lines(source, name):
-            texts = [line.removesuffix("\n") for line in lines]
             with standard_output():
-                for line, words in zip(lines, segmenter.segment_many(texts), strict=True):
-                    segmented = " ".join(word for word in words if not word.isspace())
-                    newline = "\n" if line.endswith("\n") else ""
-                    sys.stdout.buffer.write((segmented + newline).encode())
+                write(lines)
 
 
 def score(model: Path, corpus: Path) -> None:
-    """Print how many of a corpus's words the segmenter finds."""
-    segmenter = _load(model)
+    """Print how well the tagger does on a corpus."""
+    tagger = _load(model, Tagger)
     try:
-        result = segmenter.score(corpus)
-    except CorpusError as error:
+        result = tagger.score(corpus)
+    except ValueError as error:
         raise UserError(str(error)) from error
     with standard_output():
-        Console().print(score_table({model.name: result}))
+        if isinstance(result, SegmentationScore):
+            Console().print(score_table({model.name: result}))
+        else:
+            sys.stdout.write(f"{result}\n")
 
 
-def _load(model: Path) -> Segmenter:
+Loaded = TypeVar("Loaded", Tagger, Segmenter)
+
+
+def _load(model: Path, kind: type[Loaded]) -> Loaded:
     try:
-        return Segmenter.load(model)
+        return kind.load(model)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What the command takes: its four commands, their arguments and their help."""
+"""What the command takes: its commands, their arguments and their help."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ BACKEND_HELP = (
 )
 
 app = typer.Typer(
-    help="Word segmentation with a CRF whose transitions learn at a rate of their own.",
+    help="Taggers with a CRF whose transitions learn at a rate of their own: words of a text "
+    "without blanks, names and other spans, labels of words.",
     epilog=BACKEND_HELP,
     no_args_is_help=True,
     add_completion=False,
@@ -55,8 +56,8 @@ def _model_file(path: Path) -> Path:
     return path
 
 
-def _finite(value: float) -> float:
-    if not value < float("inf"):  # nor NaN
+def _finite(value: float | None) -> float | None:
+    if value is not None and not value < float("inf"):  # nor NaN
         raise typer.BadParameter(f"expected a finite number, received {value}")
     return value
 
@@ -68,9 +69,21 @@ class EncoderName(StrEnum):
     bilstm = "bilstm"
 
 
+class TaskName(StrEnum):
+    """What a tagger can tag."""
+
+    segment = "segment"
+    spans = "spans"
+    labels = "labels"
+
+
 ModelFile = Annotated[Path, typer.Argument(help="A .keras file that `finegrain train` made.")]
-SegmentedFile = Annotated[
-    Path, typer.Argument(help="UTF-8 text, a sentence a line, words separated by blanks.")
+CorpusFile = Annotated[
+    Path,
+    typer.Argument(
+        help="UTF-8 text. To cut text into words: a sentence a line, blanks between its words. "
+        "For spans and labels: columns, as CoNLL-2003 and CoNLL-U have them."
+    ),
 ]
 Seed = Annotated[
     int,
@@ -102,16 +115,33 @@ def demo(
 
 @app.command(epilog=BACKEND_HELP)
 def train(
-    corpus: SegmentedFile,
+    corpus: CorpusFile,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="The .keras file to write.", callback=_model_file),
     ],
+    task: Annotated[
+        TaskName,
+        typer.Option(help="The words of a text, spans of words such as names, or labels of words."),
+    ] = TaskName.segment,
     validation: Annotated[
         Path | None,
         typer.Option(help="Corpus to choose the best epoch by. Default: 5 % of CORPUS."),
     ] = None,
-    encoder: Annotated[EncoderName, typer.Option(help="What reads the text.")] = EncoderName.cnn,
+    encoder: Annotated[
+        EncoderName | None,
+        typer.Option(
+            help="What reads the text. Default: cnn for characters, bilstm for words, none above a "
+            "backbone."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="A pretrained encoder: a preset of KerasHub, or a folder with one."),
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Blocks of the backbone, from the first. Default: all")
+    ] = None,
     crf: Annotated[
         bool, typer.Option("--crf/--softmax", help="Whether neighbouring tags depend on each other")
     ] = True,
@@ -127,30 +157,46 @@ def train(
     epochs: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MOST, help="Most passes over the corpus. Default: about 800 steps."
+            min=1,
+            max=MOST,
+            help="Most passes over the corpus. Default: about 800 steps for characters, 3000 for "
+            "words; 5 passes with a backbone.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most sentences a step.")] = 16,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, max=1e30, callback=_finite, help="Peak learning rate.")
-    ] = 2e-3,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1e30,
+            callback=_finite,
+            help="Peak learning rate. Default: 2e-3; 1e-4 for a backbone.",
+        ),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the same training, which was interrupted.")
+    ] = False,
 ) -> None:
-    """Train a segmenter on a corpus; Ctrl-C keeps the best epoch so far."""
+    """Train a tagger on a corpus; Ctrl-C keeps the best epoch so far."""
     with plain_errors():
-        _refuse_to_replace([out], force)
+        _refuse_to_replace([out], force or resume)
         load_commands().train(
             corpus,
             out,
+            task=task.value,
             validation=validation,
-            encoder=encoder.value,
+            encoder=None if encoder is None else encoder.value,
+            backbone=backbone,
+            layers=layers,
             crf=crf,
             crf_learning_rate_multiplier=crf_learning_rate_multiplier,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
             seed=seed,
+            resume=resume,
             command=_own_name(),
         )
 
@@ -168,8 +214,23 @@ def segment(
 
 
 @app.command(epilog=BACKEND_HELP)
-def score(model: ModelFile, corpus: SegmentedFile) -> None:
-    """Compare the segmenter's words with those of a corpus, as the SIGHAN bakeoffs did."""
+def tag(
+    model: ModelFile,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="UTF-8 text, a sentence a line, blanks between its words. Default: standard input."
+        ),
+    ] = None,
+) -> None:
+    """Print each word of a text with its tag, and an empty line after each sentence."""
+    with plain_errors(), ends_at_once():
+        load_commands().tag(model, file)
+
+
+@app.command(epilog=BACKEND_HELP)
+def score(model: ModelFile, corpus: CorpusFile) -> None:
+    """Compare what the tagger finds with a corpus: words as the SIGHAN bakeoffs did, or tags."""
     with plain_errors(), ends_at_once():
         load_commands().score(model, corpus)
 

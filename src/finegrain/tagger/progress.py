@@ -91,7 +91,11 @@ class _Bar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         values = {key: float(value) for key, value in (logs or {}).items()}
-        shown = {"loss": values.get("loss"), "F1": values.get("val_f1")}
+        shown = {
+            "loss": values.get("loss"),
+            "F1": values.get("val_f1"),
+            "accuracy": values.get("val_accuracy"),
+        }
         self.note = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
         self.progress.update(self.task, self.description, epoch + 1, self.note, True)
 

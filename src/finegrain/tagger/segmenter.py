@@ -119,6 +119,7 @@ class Segmenter:
         batch_size: int = 16,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
+        resume: bool | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: str | int = "auto",
     ) -> Segmenter:
@@ -136,9 +137,10 @@ class Segmenter:
             batch_size: Most sentences a step.
             patience: Epochs without a better F1 after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
-                A training that was killed goes on where its last epoch ended, if `fit` is called
-                again with the same corpus and options: till it is done, a second file beside this
-                one, whose name ends in `.training`, holds what that takes.
+                Till training is done, a second file beside it, whose name ends in `.training`,
+                holds what it takes to go on after the last epoch.
+            resume: Whether to go on with a training of the same corpus and options that was
+                killed. By default, if there is one; if true, there has to be one.
             callbacks: Further Keras callbacks.
             verbose: As for Keras's `fit`.
 
@@ -160,6 +162,7 @@ class Segmenter:
             batch_size=batch_size,
             patience=patience,
             save_to=save_to,
+            resume=resume,
             callbacks=callbacks,
             verbose=verbose,
         )

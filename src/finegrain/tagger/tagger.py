@@ -175,6 +175,7 @@ class Tagger:
         batch_size: int = 16,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
+        resume: bool | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: str | int = "auto",
     ) -> Tagger:
@@ -194,9 +195,10 @@ class Tagger:
             batch_size: Most sentences a step.
             patience: Epochs without a better score after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
-                A training that was killed goes on where its last epoch ended, if `fit` is called
-                again with the same corpus and options: till it is done, a second file beside this
-                one, whose name ends in `.training`, holds what that takes.
+                Till training is done, a second file beside it, whose name ends in `.training`,
+                holds what it takes to go on after the last epoch.
+            resume: Whether to go on with a training of the same corpus and options that was
+                killed. By default, if there is one; if true, there has to be one.
             callbacks: Further Keras callbacks.
             verbose: As for Keras's `fit`.
 
@@ -205,8 +207,9 @@ class Tagger:
 
         Raises:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
-            ValueError: if `save_to` is not a `.keras` file in an existing folder, or a tag is new
-                to a model that is there already.
+            ValueError: if `save_to` is not a `.keras` file in an existing folder, if there is no
+                training to go on with that there has to be, or if a tag is new to a model that is
+                there already.
             TrainingDivergedError: if the loss or a weight is no longer finite after an epoch.
             KeyboardInterrupt: on Ctrl-C. As after any error in training, the best weights so far
                 are back in place.
@@ -247,7 +250,12 @@ class Tagger:
                 keep_best,
                 fingerprint(options, self._task.get_config(), train, held_out, self.model),
             )
-        begin = 0 if checkpoint is None else checkpoint.resume(self.model)
+        begin = 0 if checkpoint is None or resume is False else checkpoint.resume(self.model)
+        if resume and not begin:
+            raise ValueError(
+                "There is no training of this corpus with these options to go on with. "
+                f"Received: resume=True, save_to={save_to!r}"
+            )
         own = [keep_best] if checkpoint is None else [keep_best, checkpoint]
         batches.go_to_epoch(begin)
         try:
