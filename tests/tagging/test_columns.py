@@ -113,6 +113,8 @@ def test_a_hash_is_a_word(file):
     expected = [(["#nowplaying", "#"], ["O", "O"]), (["# 1", "#ny"], ["O", "B-LOC"])]
     assert read(file, text) == expected
     assert read(file, "# O\n1 O\n\n# O\n") == [(["#", "1"], ["O", "O"]), (["#"], ["O"])]
+    # Each sentence begins with it, but with a tag that other words have, too.
+    assert read(file, "# O\n1 O\n\n# O\nb X\n")[1] == (["#", "b"], ["O", "X"])
 
 
 def test_comments_before_the_words_where_tab_separates(file):
