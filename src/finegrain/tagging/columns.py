@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -276,10 +277,11 @@ def _pick(
 ) -> tuple[str, str]:
     """Return the word and the tag of a line."""
     count = len(columns)
-    there = all(-count <= place < count for place in (word_at, tag_at))
-    whole = count == len(layout.names) if layout.names else count > 1
-    if there and whole and columns[word_at] and columns[tag_at]:
-        return columns[word_at], columns[tag_at]
+    if count == len(layout.names) if layout.names else count > 1:
+        with suppress(IndexError):
+            word, tag = columns[word_at], columns[tag_at]
+            if word and tag:
+                return word, tag
     raise _incomplete(path, layout, line, word_at, tag_at)
 
 
