@@ -91,7 +91,7 @@ def train(
         raise UserError(str(error)) from error
     try:
         read = read_segmented if task == "segment" else read_columns
-        sentences = read(corpus)
+        sentences: list[Any] = read(corpus)
         held_out = 0.05 if validation is None else read(validation)
         progress = TrainingProgress(Console(stderr=True))
         with progress, Interruption() as interruption:

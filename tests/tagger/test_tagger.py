@@ -19,13 +19,13 @@ PLACES = [["New", "York"], ["Rome"], ["San", "Jose"]]
 OTHERS = ["the", "a", "dog", "cat", "house", "runs", "sees", "likes", "in", "near"]
 
 
-def names(count, seed, longest=9):
-    """Sentences with people and places, in BIO."""
+def names(count, seed):
+    """Sentences of five to eight words with people and places, in BIO: batches of one length."""
     random = np.random.default_rng(seed)
     result = []
     for _ in range(count):
         words, tags = [], []
-        for kind in random.random(random.integers(3, longest)):
+        for kind in random.random(random.integers(5, 9)):
             if kind < 0.2:
                 words.append(str(random.choice(PEOPLE)))
                 tags.append("B-PER")
@@ -36,7 +36,7 @@ def names(count, seed, longest=9):
             else:
                 words.append(str(random.choice(OTHERS)))
                 tags.append("O")
-        result.append((words[:12], tags[:12]))
+        result.append((words[:8], tags[:8]))
     return result
 
 
@@ -143,6 +143,7 @@ def possible(chain, scheme):
     return sequences, weights / weights.sum()
 
 
+@pytest.mark.full
 def test_analysis_by_enumeration(tagger):
     """Marginals, spans and the best sequences have the probabilities of all sequences together."""
     words = ["Ada", "New", "York", "dog"]

@@ -144,6 +144,7 @@ class Checkpoint(keras.callbacks.Callback):
                 arrays = dict(file)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return 0
+        model.optimizer.build(model.trainable_variables)
         for name, variables in self._parts(model).items():
             assign(variables, [arrays[f"{name}_{n}"] for n in range(len(variables))])
         best = [arrays[f"best_{n}"] for n in range(len(model.weights))]
