@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from finegrain.demo.manual import ManualCorpus
 from finegrain.tagger.progress import TrainingProgress
 from finegrain.tagger.windows import WINDOW
-from finegrain.tagging import Segmenter, manual_corpus
+from finegrain.tagging import Segmenter, Tagger, manual_corpus
 from finegrain_command import program
 from finegrain_command.program import app
 
@@ -204,11 +204,56 @@ def test_train_segment_score(model, training):
     assert f"F1 {f1:.4f}" in " ".join(result.stderr.split())
 
 
+NAMES = """\
+Ada\tB-PER
+met\tO
+Bob\tB-PER
+
+the\tO
+dog\tO
+met\tO
+Ada\tB-PER
+"""
+
+
+@one_backend
+def test_train_tag_score(tmp_path):
+    """Spans and labels are trained from columns, and tagged from lines to columns."""
+    (tmp_path / "names.tsv").write_text("\n".join([NAMES] * 40))
+    arguments = ["--epochs", "3", "--encoder", "cnn", "--learning-rate", "0.01"]
+    trained = call(
+        *("train", tmp_path / "names.tsv", "--task", "spans", "-o", tmp_path / "m.keras"),
+        *arguments,
+    )
+    assert trained.exit_code == 0, trained.stderr
+    assert "F1 1.0000, precision 1.0000, recall 1.0000." in trained.stderr
+    *_, first, second = trained.stderr.splitlines()
+    called = f"{shlex.quote(sys.executable)} -m finegrain_command "
+    words, _, command = first.strip().removeprefix("echo ").partition(" | ")
+    tagged = call(*shlex.split(command.removeprefix(called)), stdin=b"the dog  met Ada\n\nBob\n")
+    assert (tagged.exit_code, tagged.stderr) == (0, "")
+    assert tagged.stdout == "the\tO\ndog\tO\nmet\tO\nAda\tB-PER\n\nBob\tB-PER\n\n"
+    assert shlex.split(words)[0].split()[0] in ("Ada", "the")
+    scored = call(*shlex.split(second.strip().removeprefix(called)))
+    assert re.search(r"^micro average +1\.0000 +1\.0000 +1\.0000 +120$", scored.stdout, re.M)
+    refused = call("segment", tmp_path / "m.keras", stdin=b"text\n")
+    assert refused.exit_code == 2
+    assert "tagger of the task 'spans'" in refused.stderr
+
+
+@one_backend
+def test_tag_with_a_segmenter(model):
+    """It says which command is meant."""
+    result = call("tag", model, stdin=b"text\n")
+    assert result.exit_code == 2
+    assert "Cure: finegrain segment" in result.stderr
+
+
 # Help.
 
 
 @one_backend
-@pytest.mark.parametrize("command", ["demo", "train", "segment", "score"])
+@pytest.mark.parametrize("command", ["demo", "train", "segment", "tag", "score"])
 def test_help(command):
     """Each command has a page that names what it takes."""
     page = call(command, "--help")
@@ -217,8 +262,9 @@ def test_help(command):
         "demo": ["--out", "--epochs", "--seed"],
         "train": [
             *("--out", "--validation", "--encoder", "--crf", "--softmax", "--epochs", "--seed"),
-            "--crf-learning-rate-multiplier",
+            *("--crf-learning-rate-multiplier", "--task", "--backbone", "--layers", "--resume"),
         ],
+        "tag": ["model", "standard input"],
         "segment": ["model", "standard input"],
         "score": ["model", "corpus"],
     }[command]
@@ -228,10 +274,10 @@ def test_help(command):
 
 @one_backend
 def test_help_of_the_whole(finegrain):
-    """The command itself lists the four commands, also when called without any."""
+    """The command itself lists its commands, also when called without any."""
     page = finegrain("--help")
     assert (page.returncode, page.stderr) == (0, b"")
-    for command in ("demo", "train", "segment", "score"):
+    for command in ("demo", "train", "segment", "tag", "score"):
         assert re.search(rf"^\W*{command} ", page.stdout.decode(), re.M)
     assert "train" in call().output
 
@@ -327,13 +373,15 @@ def test_segment_writes_as_it_goes_until_ctrl_c(start, model):
 
 
 def assert_interrupted(status, errors, folder):
-    """Status 130, a message, a model in the file and nothing else in the folder."""
+    """Status 130, a message, a model in the file, and beside it what it takes to go on."""
     assert status == 130, errors
     assert "Traceback" not in errors
     assert "epoch 3" not in errors
     assert "Interrupted." in errors
     assert f"{folder / 'model.keras'} holds the best model so far: F1" in errors
-    assert [path.name for path in folder.iterdir()] == ["model.keras"]
+    assert "To go on, run the same command with --resume." in errors
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["model.keras", "model.keras.training"]
     loaded = Segmenter.load(folder / "model.keras")
     assert "".join(loaded.segment("thecatsat")) == "thecatsat"
 
@@ -362,7 +410,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(start, tmp_path):
 
 @one_backend
 def test_ctrl_c_between_two_epochs(monkeypatch, tmp_path):
-    """Ctrl-C between two epochs does so as well."""
+    """So does Ctrl-C between two epochs; the same command with --resume goes on with the second."""
     bar = TrainingProgress.bar
 
     def with_ctrl_c(self, description):
@@ -373,8 +421,18 @@ def test_ctrl_c_between_two_epochs(monkeypatch, tmp_path):
     monkeypatch.setattr(TrainingProgress, "bar", with_ctrl_c)
     (tmp_path / "corpus.txt").write_text(sentences(100))
     (tmp_path / "out").mkdir()
-    result = call("train", tmp_path / "corpus.txt", "-o", tmp_path / "out" / "model.keras")
+    model = tmp_path / "out" / "model.keras"
+    arguments = ["train", tmp_path / "corpus.txt", "-o", model, "--epochs", 3]
+    result = call(*arguments)
     assert_interrupted(result.exit_code, result.stderr, tmp_path / "out")
+    monkeypatch.setattr(TrainingProgress, "bar", bar)
+    refused = call(*arguments, "--resume", "--seed", 5)
+    assert refused.exit_code == 2
+    assert "no training of this corpus with these options" in refused.stderr
+    resumed = call(*arguments, "--resume")
+    assert resumed.exit_code == 0
+    assert re.findall(r"epoch (\d)", resumed.stderr) == ["2", "3"]
+    assert [path.name for path in model.parent.iterdir()] == ["model.keras"]
 
 
 def cpu_ticks(pid):
@@ -412,7 +470,7 @@ def test_ctrl_c_in_the_first_epoch(monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Segmenter, "fit", interrupted)
+    monkeypatch.setattr(Tagger, "fit", interrupted)
     (tmp_path / "corpus.txt").write_text(sentences(100))
     result = call("train", tmp_path / "corpus.txt", "-o", tmp_path / "m.keras")
     assert result.exit_code == 130
@@ -430,6 +488,7 @@ FILES = {
     "short.txt": b"the cat\n",
     "long.txt": f"{'x' * (WINDOW + 1)} {'y' * (WINDOW + 1)}\n".encode() * 40,
     "text.keras": b"the cat sat\n",
+    "columns.tsv": b"a\tO\nb\tI-PER\n\nc\tB-PER\n\nd\tB-PER\n",
 }
 
 
@@ -451,7 +510,7 @@ ERRORS = {
     "train unsegmented.txt -o m.keras": "one word on every line",
     "train folder -o m.keras": "folder",
     "train short.txt -o m.keras": "1 sentences",
-    "train long.txt -o m.keras": f"at most {WINDOW} characters",
+    "train long.txt -o m.keras": f"at most {WINDOW}",
     "train corpus.txt -o m.keras --validation missing.txt": "missing.txt",
     "train corpus.txt -o m.keras --validation latin.txt": "latin.txt",
     "segment missing.keras corpus.txt": "missing.keras",
@@ -460,6 +519,12 @@ ERRORS = {
     "score missing.keras corpus.txt": "missing.keras",
     "score corpus.txt corpus.txt": "corpus.txt",
     "demo --out corpus.txt": "corpus.txt",
+    "train columns.tsv -o m.keras --task spans": "I-PER may not",
+    "train columns.tsv -o m.keras --task labels --layers 2": "need a backbone",
+    "train columns.tsv -o m.keras --task labels --backbone folder": "preset of KerasHub",
+    "train corpus.txt -o m.keras --resume": "no training of this corpus",
+    "tag missing.keras corpus.txt": "missing.keras",
+    "tag text.keras corpus.txt": "text.keras",
     "train corpus.txt -o text.keras": "--force",
     "train missing.txt -o text.keras": "--force",
 }
@@ -694,7 +759,7 @@ def test_its_own_name(monkeypatch, tmp_path):
 def test_paths_with_brackets(monkeypatch, tmp_path):
     """A path is shown as it is."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Segmenter, "fit", lambda self, *_, **__: self)
+    monkeypatch.setattr(Tagger, "fit", lambda self, *_, **__: self)
     (tmp_path / "corpus.txt").write_text(sentences(10))
     result = call("train", "corpus.txt", "-o", "model[v2].keras")
     assert result.exit_code == 0

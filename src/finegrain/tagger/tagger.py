@@ -253,8 +253,8 @@ class Tagger:
         begin = 0 if checkpoint is None or resume is False else checkpoint.resume(self.model)
         if resume and not begin:
             raise ValueError(
-                "There is no training of this corpus with these options to go on with. "
-                f"Received: resume=True, save_to={save_to!r}"
+                "There is no training of this corpus with these options to go on with: begin one "
+                f"without `resume`. Received: resume={resume!r}, save_to={save_to!r}"
             )
         own = [keep_best] if checkpoint is None else [keep_best, checkpoint]
         batches.go_to_epoch(begin)
@@ -480,7 +480,7 @@ class Tagger:
                 units.append(example.units[start:end])
                 tags.append(numbers[start:end])
         if not units:
-            raise too_small(f"{len(examples)} sentences without a word of at most {limit}")
+            raise too_small(f"{len(examples)} sentences with no piece of at most {limit}")
         return Batches(self._features, units, tags, batch_size=batch_size, seed=self.seed or 0)
 
     def _score(self, examples: Sequence[Example], known: Collection[str] | None) -> Any:
