@@ -71,10 +71,11 @@ def model() -> Any:
 
 def exported(form: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Export the model and load it again; return what decodes one batch on one core."""
-    path = folder / form
+    path, server = folder / form, model()
+    server(potentials(1, 1, 0))  # Keras exports what was called before.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters
-        model().export(path, format=form, verbose=False)
+        server.export(path, format=form, verbose=False)
     if form == "onnx":
         import onnxruntime
 

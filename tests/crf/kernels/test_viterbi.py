@@ -8,7 +8,12 @@ from keras import ops
 import drawn
 from finegrain.crf.chain import Chain
 from finegrain.crf.checks import checked_chain
-from finegrain.crf.kernels import viterbi, viterbi_compared, viterbi_on_host
+from finegrain.crf.kernels import (
+    viterbi,
+    viterbi_compared,
+    viterbi_in_graphs,
+    viterbi_on_host,
+)
 from oracle import EnumeratedChain
 
 BATCH, TAGS = 12, 3
@@ -35,10 +40,14 @@ def from_both_ends(chain):
     return viterbi.best_tags(chain)
 
 
-FORMS = [from_both_ends, compared, on_host, from_one_end]
+def in_graphs(chain):
+    return viterbi_in_graphs.best_tags(chain)
 
 
-@pytest.mark.selected("4-from_both_ends", "4-compared", "5-from_one_end", "1-on_host")
+FORMS = [from_both_ends, compared, on_host, from_one_end, in_graphs]
+
+
+@pytest.mark.selected("4-from_both_ends", "4-compared", "5-from_one_end", "1-on_host", "5-in_graphs")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("time", [1, 4, 5])
 def test_best_of_all_sequences(form, time):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -71,7 +70,7 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
         return count + 1, carry, [array.write(count, part) for array, part in written]
 
     _, carry, outputs = tf.while_loop(
-        lambda count, *_: count < time,
+        lambda *_: True,
         body,
         (tf.constant(0), carry, outputs),
         maximum_iterations=time,
@@ -86,16 +85,16 @@ def _scan_on_tensorflow(step: Any, carry: Any, xs: Any, dtypes: Any, reverse: bo
 _LOOPS = {"jax": _scan_on_jax, "tensorflow": _scan_on_tensorflow}
 
 
-def largest(x: Tensor) -> Tensor:
-    """Find the largest along the last axis of (..., K): (...).
+def largest(x: Tensor, axis: int) -> Tensor:
+    """Find the largest along an axis that is not empty.
 
     On TensorFlow, Keras's own checks in each turn of a loop whether there is anything at all.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.reduce_max(x, axis=-1)
-    return ops.max(x, axis=-1, initial=-np.inf)
+        return tf.reduce_max(x, axis=axis)
+    return ops.max(x, axis=axis)
 
 
 def argmax(x: Tensor) -> Tensor:

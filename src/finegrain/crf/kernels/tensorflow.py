@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from finegrain.crf.chain import Chain, Scores
-from finegrain.crf.kernels import log_space, probability_space, viterbi
+from finegrain.crf.kernels import (
+    log_space,
+    probability_space,
+    viterbi,
+    viterbi_compared,
+    viterbi_in_graphs,
+)
 from finegrain.crf.score import difference, score
 
 Tensor = Any
@@ -36,23 +43,22 @@ def marginals(chain: Chain) -> Tensor:
 
 def best_tags(chain: Chain) -> Tensor:
     """Find the best tags, (B, T) int32; anything where masked."""
-    return viterbi.best_tags(_finite(chain).shifted()[0])
+    scores = chain.scores
+    if scores.per_step:
+        return viterbi.best_tags(chain.shifted()[0])
+    compiled = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    if compiled and scores.num_tags <= viterbi_compared.MOST_TAGS:
+        return viterbi_compared.best_tags(chain.shifted()[0])
+    return viterbi_in_graphs.best_tags(_finite(chain).shifted()[0])
 
 
 def _finite(chain: Chain) -> Chain:
-    """Put scores far below all others in the place of −inf and NaN.
+    """Put scores far below all others in the place of −inf: a sequence with one is never the best.
 
-    A sequence with one of them is never the best. They are for models in ONNX, to which tf2onnx
-    translates `where(condition, x, y)` as condition · x + (1 − condition) · y.
+    They are for models in ONNX, to which tf2onnx translates `where(condition, x, y)` as
+    condition · x + (1 − condition) · y.
     """
-    return chain._replace(
-        scores=Scores(
-            *(
-                tf.where(tf.math.is_nan(x), FORBIDDEN, tf.maximum(x, FORBIDDEN))
-                for x in chain.scores
-            )
-        )
-    )
+    return chain._replace(scores=Scores(*(tf.maximum(x, FORBIDDEN) for x in chain.scores)))
 
 
 def _log_partition(chain: Chain) -> Tensor:

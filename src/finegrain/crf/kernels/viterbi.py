@@ -45,7 +45,7 @@ def _from_both_ends(chain: Chain) -> Tensor:
         arrived = []
         for t in range(STEPS):
             arrived.append(reached + xs[0][t])  # (2, B, K)
-            moved = largest(ops.expand_dims(arrived[t], 2) + moves[:, None])
+            moved = largest(ops.expand_dims(arrived[t], 2) + moves[:, None], axis=3)
             reached = ops.where(xs[1][t], moved, reached)
         return reached, (ops.stack(arrived),)
 
@@ -56,9 +56,7 @@ def _from_both_ends(chain: Chain) -> Tensor:
     # The last tag of the left half goes with what the right one reached, and the first of the
     # right half with that tag: of two best sequences not a part of each.
     left = _flat(valid, turns)[:, 0]  # (H, B, 1)
-    # In ONNX, an argmax takes numbers only.
-    backwards = ops.cast(ops.flip(left, axis=0), "int32")
-    last = ops.shape(left)[0] - 1 - ops.argmax(backwards, axis=0)  # (B, 1)
+    last = ops.shape(left)[0] - 1 - ops.argmax(ops.flip(left, axis=0), axis=0)  # (B, 1)
     arrived_last = ops.take_along_axis(_flat(arrived, turns)[:, 0], last[None], axis=0)[0]  # (B, K)
     middle = argmax(arrived_last + reached[1])  # (B,)
     onwards = take_rows(scores.transitions, middle)
