@@ -13,6 +13,7 @@ import struct
 import unicodedata
 import zipfile
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Weights:
         ends = self._read(f"{count + 1}I")
         self._read(f"{count}f")  # how probable the sub-words are
         text = self._bytes(size)
-        words = (text[a:b].decode("utf-8", "replace") for a, b in zip(ends, ends[1:], strict=False))
+        words = (text[a:b].decode("utf-8", "replace") for a, b in pairwise(ends))
         self.pieces = {word: number for number, word in enumerate(words)}
         _, size = self._read("iI")
         self._bytes(size)  # rules of normalization

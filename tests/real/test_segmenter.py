@@ -75,7 +75,7 @@ def test_a_book_is_segmented(desk):
     right = sum(len(mine & theirs) for mine, theirs in zip(found, true, strict=True))
     f1 = 2 * right / (sum(map(len, found)) + sum(map(len, true)))
     assert f1 > FLOOR
-    if FULL or BACKEND == "tensorflow":  # a process more, where Keras starts
+    if FULL:  # a process more
         assert f1_of(desk, "words.keras") == pytest.approx(f1, abs=5e-5)
 
 
