@@ -47,7 +47,9 @@ def in_graphs(chain):
 FORMS = [from_both_ends, compared, on_host, from_one_end, in_graphs]
 
 
-@pytest.mark.selected("4-from_both_ends", "4-compared", "5-from_one_end", "1-on_host", "5-in_graphs")
+@pytest.mark.selected(
+    "4-from_both_ends", "4-compared", "5-from_one_end", "1-on_host", "5-in_graphs"
+)
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("time", [1, 4, 5])
 def test_best_of_all_sequences(form, time):
