@@ -249,6 +249,8 @@ def test_characters_have_features_of_characters():
     )
     assert tagger.model.get_layer("characters").characters == "abcd"
     assert tagger.spans(list("abcdab")) == [Span("X", 0, 2), Span("X", 4, 6)]
+    with pytest.raises(ValueError, match=r"one by one\. Received: 'ab'"):
+        tagger.tag(["ab", "c"])
 
 
 @one_backend
@@ -304,7 +306,9 @@ def test_long_sentences_are_cut_outside_of_spans():
         (lambda: Tagger().fit([(["a"], ["O"])] * 40), CorpusError, "all tagged O"),
         (lambda: Tagger().fit([(["a", "b"], ["O", "I-X"]), (["c"], ["B-X"])]), CorpusError, "I-X"),
         (lambda: Tagger("labels").fit([(["a"], ["N"])]), CorpusError, "Training needs sentences"),
-        (lambda: Tagger("labels").fit([("a", "N")]), (TypeError, ValueError), "."),
+        (lambda: Tagger().fit([(["a"], ["NOUN"])]), CorpusError, "the task is 'labels'.*'NOUN'"),
+        (lambda: Tagger().fit(CORPUS, epochs=0), ValueError, "epochs=0"),
+        (lambda: Tagger().fit(CORPUS, batch_size=0), ValueError, "batch_size=0"),
     ],
 )
 def test_what_it_refuses(make, error, match):
@@ -318,6 +322,8 @@ def test_a_sentence_is_no_string(tagger):
     """A text is not taken for a list of characters."""
     with pytest.raises(TypeError, match=r"use `text.split\(\)`"):
         tagger.tag("Ada sees Rome")
+    with pytest.raises(TypeError, match=r"should be strings\. Received: 1"):
+        tagger.tag(["Ada", 1])
 
 
 @one_backend

@@ -11,8 +11,10 @@ import keras
 import numpy as np
 
 from finegrain._backend.support import WITHOUT_GRADIENTS, no_kernel
+from finegrain.crf.checks import checked_count
 from finegrain.crf.loss import CRFNegativeLogLikelihood
 from finegrain.tagger.batches import Batches
+from finegrain.tagger.characters import CharacterFeatures
 from finegrain.tagger.decoding import Chain, Decoder
 from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.files import checked_path, read_tagger, tagger_errors, write_tagger
@@ -217,6 +219,9 @@ class Tagger:
         """
         if keras.backend.backend() in WITHOUT_GRADIENTS:
             raise no_kernel("Training")
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value is not None:
+                checked_count(value, name)
         train, held_out = self._split(corpus, validation)
         if save_to is not None:
             checked_path(save_to)
@@ -288,7 +293,8 @@ class Tagger:
 
         Raises:
             TypeError: if a sentence of words is a string.
-            ValueError: if no sequence of tags is allowed, or one that is allowed is no tag.
+            ValueError: if it has longer words than the single characters that the tagger was
+                trained on, if no sequence of tags is allowed, or one that is allowed is no tag.
         """
         if allowed is None:
             return self.tag_many([words])[0]
@@ -305,7 +311,6 @@ class Tagger:
     def tag_numbers(self, sentences: Iterable[Sequence[str]]) -> list[np.ndarray]:
         """Find the tags of several sentences as (units,) int32 numbers: places in `labels`."""
         units = [self._units(words) for words in sentences]
-        self.model  # noqa: B018 (raises an error if there is none)
         return self._decoder.tags(units)
 
     def spans(self, words: Sequence[str], *, allowed: Allowed | None = None) -> list[Span]:
@@ -408,6 +413,17 @@ class Tagger:
                 "A sentence should be a sequence of words, such as ['Ada', 'wrote']: "
                 f"use `text.split()` for words separated by blanks. Received: {words!r}"
             )
+        words = words if isinstance(words, str) else list(words)
+        other = next((word for word in words if not isinstance(word, str)), None)
+        if other is not None:
+            raise TypeError(f"The words of a sentence should be strings. Received: {other!r}")
+        if isinstance(self._features, CharacterFeatures) and not isinstance(words, str):
+            longer = next((word for word in words if len(word) != 1), None)
+            if longer is not None:
+                raise ValueError(
+                    "This tagger was trained on single characters: give it the characters of a "
+                    f"text one by one. Received: {longer!r}"
+                )
         return words
 
     def _names(self, tags: np.ndarray) -> list[str]:

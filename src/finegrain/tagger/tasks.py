@@ -209,6 +209,11 @@ class Spans:
         """
         sentences = as_sentences(corpus)
         found = find_scheme([tags for _, tags in sentences])
+        if found is None and any(tag != "O" for _, tags in sentences for tag in tags):
+            raise CorpusError(
+                "Expected tags of spans, such as B-PER, I-PER and O; for a label at each word, as "
+                f"of its part of speech, the task is 'labels'. Received: {sentences[0][1][0]!r}"
+            )
         if self.kind is None:
             name = type(found).__name__
             self.kind = name if name in SCHEMES else "BIO"
