@@ -24,8 +24,8 @@ demo_backend := $(or $(KERAS_BACKEND),jax)
 
 # What each environment stamp stands for: extras of pyproject.toml.
 extras_demo-$(demo_backend) := $(demo_backend),cli,plots
-extras_test  := jax,torch,tensorflow,cli,plots,tensorboard,examples,test
-extras_bench := jax,torch,tensorflow,plots,bench
+extras_test  := jax,torch,tensorflow,cli,plots,tensorboard,export,examples,test
+extras_bench := jax,torch,tensorflow,plots,export,bench
 extras_docs  := docs
 extras_lint  := dev
 # pyright reads the backends' own types, so that all of them must be there, always.
@@ -36,7 +36,7 @@ extras_versions := versions
 # has a release for Python 3.14.
 PYTHONS := 3.11.0 3.11.5 3.12.0 3.13.0 3.14.0
 resolved := jax torch cli plots tensorboard examples test bench docs dev versions
-resolved_before_3.14 := tensorflow bert pretrained
+resolved_before_3.14 := tensorflow export bert pretrained
 
 stamp = $(VENV)/.installed-$(1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -86,7 +87,7 @@ _LOOPS = {"jax": _scan_on_jax, "tensorflow": _scan_on_tensorflow}
 
 
 def largest(x: Tensor, axis: int) -> Tensor:
-    """Find the largest along an axis that is not empty.
+    """Find the largest along an axis.
 
     On TensorFlow, Keras's own checks in each turn of a loop whether there is anything at all.
     """
@@ -94,7 +95,7 @@ def largest(x: Tensor, axis: int) -> Tensor:
         import tensorflow as tf
 
         return tf.reduce_max(x, axis=axis)
-    return ops.max(x, axis=axis)
+    return ops.max(x, axis=axis, initial=-np.inf)
 
 
 def argmax(x: Tensor) -> Tensor:
