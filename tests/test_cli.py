@@ -189,7 +189,7 @@ def test_train_segment_score(model, training):
     folder, result = training
     segmented = call("segment", model, stdin=b"thecatsat\none big\xe3\x80\x80reddog\n")
     assert (segmented.exit_code, segmented.stderr) == (0, "")
-    assert segmented.stdout == "the cat sat\none big red dog\n"
+    assert segmented.stdout == "the cat sat\none big\u3000red dog\n"
     scored = call("score", model, folder / "dev.txt")
     assert (scored.exit_code, scored.stderr) == (0, "")
     table = scored.stdout
@@ -314,7 +314,7 @@ def without_blanks(line):
 @one_backend
 @pytest.mark.parametrize("ending", ["", "\n"])
 def test_segment_keeps_every_line(model, tmp_path, ending):
-    """Line by line, output without blanks is input without blanks; newlines are as many."""
+    """Only blanks between words are new: those of the text are there, character by character."""
     # A last line without a newline comes from standard input, one with it from a file.
     text = "\n".join(odd_lines()) + ending
     if ending:
@@ -326,19 +326,28 @@ def test_segment_keeps_every_line(model, tmp_path, ending):
     lines, expected = result.stdout_bytes.decode().split("\n"), text.split("\n")
     assert list(map(without_blanks, lines)) == list(map(without_blanks, expected))
     assert lines[0] == "the cat sat"
-    assert lines[4] == "the cat sat"
-    # One blank between words, none at the ends.
-    assert all(line == " ".join(line.split()) for line in lines)
+    assert lines[4] == expected[4]
+    for line, given in zip(lines, expected, strict=True):
+        left = iter(line)
+        assert all(character in left for character in given)  # in this order
+        assert re.sub(r"(?<=\S) (?=\S)", "", line) == re.sub(r"(?<=\S) (?=\S)", "", given)
+
+
+@one_backend
+def test_segment_with_a_separator(model):
+    """It stands between words that nothing parts, also where lines end in CR LF."""
+    result = call("segment", model, "--separator", "|", stdin=b"thecat sat\r\nonedog\r\n")
+    assert result.stdout_bytes == b"the|cat sat\r\none|dog\r\n"
 
 
 @one_backend
 @pytest.mark.parametrize("text", [b"", b"\n", b"\r\n\r\n", b" \n\n "])
 def test_segment_of_almost_nothing(model, text, tmp_path):
-    """Empty input gives empty output; what has no word keeps its newlines."""
+    """Empty input gives empty output; what has no word stays as it is."""
     (tmp_path / "text.txt").write_bytes(text)
     result = call("segment", model, tmp_path / "text.txt")
     assert result.exit_code == 0
-    assert result.stdout_bytes == b"\n" * text.count(b"\n")
+    assert result.stdout_bytes == text
 
 
 @one_backend
@@ -359,7 +368,7 @@ def test_segment_into_a_closed_pipe(start, model):
 def test_segment_writes_as_it_goes_until_ctrl_c(start, model):
     """Each line is answered before the next one comes; Ctrl-C then is status 130, and no word."""
     process = start("segment", model)
-    for line, answer in ((b"thecatsat\n", b"the cat sat\n"), (b"\n", b"\n"), (b" a\n", b"a\n")):
+    for line, answer in ((b"thecatsat\n", b"the cat sat\n"), (b"\n", b"\n"), (b" a\n", b" a\n")):
         process.stdin.write(line)
         process.stdin.flush()
         assert process.stdout.readline() == answer

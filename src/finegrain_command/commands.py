@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,7 +141,7 @@ def _pretrained(preset: str | None) -> dict[str, Any]:
     if preset is None:
         return {}
     try:
-        import keras_hub
+        keras_hub: Any = importlib.import_module("keras_hub")
     except ModuleNotFoundError as error:
         raise UserError(
             "A backbone needs keras_hub, which is not installed. Cure: pip install keras-hub"
@@ -174,16 +175,18 @@ def _sample(sentences: Sequence[Sequence[str]]) -> str:
     return "text"
 
 
-def segment(model: Path, file: Path | None) -> None:
-    """Print a file, or standard input, with blanks between the words."""
+def segment(model: Path, file: Path | None, separator: str) -> None:
+    """Print a file, or standard input, with a separator between the words."""
     segmenter = _load(model, Segmenter)
 
     def write(lines: list[str]) -> None:
-        texts = [line.removesuffix("\n") for line in lines]
-        for line, words in zip(lines, segmenter.segment_many(texts), strict=True):
-            segmented = " ".join(word for word in words if not word.isspace())
-            newline = "\n" if line.endswith("\n") else ""
-            sys.stdout.buffer.write((segmented + newline).encode())
+        for words in segmenter.segment_many(lines):
+            parts = words[:1]
+            for before, word in pairwise(words):
+                # The text's own blanks, the ends of its lines among them, stay as they are.
+                apart = before.isspace() or word.isspace()
+                parts += [word] if apart else [separator, word]
+            sys.stdout.buffer.write("".join(parts).encode())
 
     _for_lines(file, write)
 

@@ -207,10 +207,13 @@ def segment(
     file: Annotated[
         Path | None, typer.Argument(help="UTF-8 text. Default: standard input.")
     ] = None,
+    separator: Annotated[
+        str, typer.Option("--separator", "-s", help="What to put between words. Default: a blank.")
+    ] = " ",
 ) -> None:
-    """Put blanks between the words of a text, line by line."""
+    """Put blanks between the words of a text, and leave its own blanks and lines as they are."""
     with plain_errors(), ends_at_once():
-        load_commands().segment(model, file)
+        load_commands().segment(model, file, separator)
 
 
 @app.command(epilog=BACKEND_HELP)

@@ -210,6 +210,24 @@ def test_blanks_come_back_as_elements_of_their_own(trained, blank):
 
 
 @pytest.mark.full
+def test_no_word_ends_in_a_character(trained):
+    """Accents, joined emoji and flags stay whole, though training has seen none of them."""
+    for cluster in ("e\u0301", "👩\u200d👩\u200d👧", "🇩🇪", "👍🏽", "각\u11a8"):
+        words = trained.segment(f"the{cluster}cat{cluster}{cluster}")
+        assert "".join(words) == f"the{cluster}cat{cluster}{cluster}"
+        assert sum(word.count(cluster) for word in words) == 3
+
+
+@pytest.mark.full
+def test_full_width_is_read_as_half_width(trained):
+    """Full-width letters have the words of others, and come back as they were."""
+    wide = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(ord("a"), ord("z") + 1)})
+    assert trained.segment("thecatsat".translate(wide)) == [
+        word.translate(wide) for word in trained.segment("thecatsat")
+    ]
+
+
+@pytest.mark.full
 def test_the_words_were_learned(trained):
     """The trained segmenter finds most words of new sentences, and not as single characters."""
     assert trained.score(VALIDATION).f1 > 0.85

@@ -18,6 +18,12 @@ from finegrain.tagger.windows import WINDOW
 Tensor = Any
 
 PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
+# Letters and digits of full width, as forms for Chinese and Japanese text have them.
+_NARROW = {
+    code: code - 0xFEE0
+    for first, last in ("０９", "ＡＺ", "ａｚ")
+    for code in range(ord(first), ord(last) + 1)
+}
 _EDGE = 0  # The code point that stands before the first and after the last character.
 
 
@@ -40,6 +46,8 @@ class CharacterFeatures(keras.layers.Layer):
             unknown in training with probability forgetting / (forgetting + n): the model learns
             to do without rare pairs, as it will have to with new ones.
         forgetting: See there; 0 never forgets.
+        half_width: Whether letters and digits of full width (Ａ, １) are read as those of ASCII.
+            `of` makes layers that do.
         **kwargs: Keras's own, such as `name`.
 
     Input shape: (batch, time, 3) integers, as `encode` makes them.
@@ -70,6 +78,7 @@ class CharacterFeatures(keras.layers.Layer):
         pair_dim: int = 48,
         pair_counts: Sequence[int] | None = None,
         forgetting: float = 1.0,
+        half_width: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -82,6 +91,7 @@ class CharacterFeatures(keras.layers.Layer):
         self.character_dim = character_dim
         self.pair_dim = pair_dim
         self.forgetting = forgetting
+        self.half_width = half_width
         self.seed_generator = keras.random.SeedGenerator()
         self._character_codes = _code_points(self.characters)
         codes = _code_points("".join(self.pairs)).reshape(-1, 2)
@@ -108,7 +118,7 @@ class CharacterFeatures(keras.layers.Layer):
         pairs: Counter[str] = Counter()
         for sentence in sentences:
             # Lone surrogates stay unknown: side by side, JSON would make one character of two.
-            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(sentence))
+            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(sentence)).translate(_NARROW)
             characters.update(text)
             edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
             pairs.update(map("".join, pairwise(edged)))
@@ -117,6 +127,7 @@ class CharacterFeatures(keras.layers.Layer):
             [pair for pair, count in pairs.items() if count >= min_count],
             {word for sentence in sentences for word in sentence} if words is None else words,
             pair_counts=[count for count in pairs.values() if count >= min_count],
+            half_width=True,
             **kwargs,
         )
 
@@ -140,7 +151,9 @@ class CharacterFeatures(keras.layers.Layer):
         """
         encoded = np.full((len(texts), length, 3), PADDING, "int32")
         for row, text in zip(encoded, texts, strict=True):
-            codes = np.concatenate([[_EDGE], _code_points("".join(text)), [_EDGE]]).astype("uint64")
+            line = "".join(text)
+            own = _code_points(line.translate(_NARROW) if self.half_width else line)
+            codes = np.concatenate([[_EDGE], own, [_EDGE]]).astype("uint64")
             pairs = _look_up(self._pair_codes, _pair_keys(codes[:-1], codes[1:]))
             row[: len(text), 0] = _look_up(self._character_codes, codes[1:-1])
             row[: len(text), 1] = pairs[:-1]
@@ -204,6 +217,7 @@ class CharacterFeatures(keras.layers.Layer):
             "pair_dim": self.pair_dim,
             "pair_counts": self.pair_counts,
             "forgetting": self.forgetting,
+            "half_width": self.half_width,
         }
 
 

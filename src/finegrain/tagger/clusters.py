@@ -46,7 +46,7 @@ def clusters(text: str) -> list[int]:
     for place, here in enumerate(text):
         is_flag = "\U0001f1e6" <= here <= "\U0001f1ff"
         flags = flags + 1 if is_flag else 0
-        if place and (flags % 2 == 0 and is_flag or goes_on(text[place - 1], here)):
+        if place and ((flags % 2 == 0 and is_flag) or goes_on(text[place - 1], here)):
             found.append(place)
     return found
 

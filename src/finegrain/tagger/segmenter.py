@@ -11,8 +11,8 @@ import numpy as np
 
 from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.tagger import Tagger
+from finegrain.tagger.tasks import Segmentation
 from finegrain.tagger.windows import split_blanks
-from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import SegmentationScore
 
 Sentences = Sequence[Sequence[str]]
@@ -93,7 +93,6 @@ class Segmenter:
             learning_rate=learning_rate,
             seed=seed,
         )
-        self.scheme = BMES()
 
     @property
     def model(self) -> keras.Model:
@@ -173,6 +172,8 @@ class Segmenter:
 
         Args:
             text: Any text. Blanks in it separate words and come back as elements of their own.
+                Characters that make one for a reader, such as a letter and its accent, stay
+                together; letters and digits of full width are read as others, and come back.
         """
         return self.segment_many([text])[0]
 
@@ -182,6 +183,7 @@ class Segmenter:
         Args:
             texts: Any texts; empty ones have no words.
         """
+        task = Segmentation()
         texts = list(texts)
         runs = [split_blanks(text) for text in texts]
         tags = iter(
@@ -199,7 +201,7 @@ class Segmenter:
             words: list[str] = []
             for start, end, blank in spans:
                 run = text[start:end]
-                words += [run] if blank else self.scheme.decode(run, next(tags))
+                words += [run] if blank else task.found(run, next(tags))
             result.append(words)
         return result
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from finegrain.crf.by_class import SpanScore
 from finegrain.crf.schemes import SpanScheme, TagScheme
+from finegrain.tagger.clusters import clusters
 from finegrain.tagging.conversion import convert_tags, find_scheme, spans_of
 from finegrain.tagging.corpus import read_segmented
 from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO
@@ -141,6 +143,16 @@ class Segmentation:
         numbers = [self.labels.index(tag) for tag in tags]
         return self.scheme.decode("".join(text), numbers)
 
+    def found(self, text: Sequence[str], tags: Sequence[int] | np.ndarray) -> list[str]:
+        """Cut a text into words by tags that were predicted, but never a cluster of characters."""
+        text = "".join(text)
+        words = self.scheme.decode(text, tags)
+        whole = clusters(text)
+        if not whole:
+            return words
+        cuts = set(accumulate(map(len, words))).difference(whole)
+        return [text[start:end] for start, end in pairwise([0, *sorted(cuts)])]
+
     def words(self, examples: Sequence[Example]) -> set[str]:
         """Return the words of sentences."""
         return {word for example in examples for word in self.cut(*example)}
@@ -164,7 +176,8 @@ class Segmentation:
         """Score words in SIGHAN's terms."""
         gold = [self.cut(*example) for example in examples]
         found = [
-            self.cut(example.units, tags) for example, tags in zip(examples, predicted, strict=True)
+            self.found(example.units, [self.labels.index(tag) for tag in tags])
+            for example, tags in zip(examples, predicted, strict=True)
         ]
         return score(gold, found, known)
 
