@@ -204,6 +204,21 @@ def test_train_segment_score(model, training):
     assert f"F1 {f1:.4f}" in " ".join(result.stderr.split())
 
 
+@one_backend
+def test_segment_with_words_of_a_user(model, tmp_path):
+    """They are preferred, with the weights that they have."""
+    file = tmp_path / "words.txt"
+    file.write_text("\ufeffthecat\t50\n\n dogran\t0 \n", "utf-8")
+    result = call("segment", model, "--words", file, stdin=b"thecatsat\nthedogran\n")
+    assert result.stdout == "thecat sat\nthe dog ran\n"
+    for line, shown in (("two words", "two words"), ("a\tmuch", "much"), ("a\t-1", "-1")):
+        file.write_text(f"cat\n{line}\n")
+        refused = call("segment", model, "--words", file, stdin=b"")
+        assert refused.exit_code == 2
+        assert f"{shown}' in line 2" in refused.stderr
+    assert call("segment", model, "--words", tmp_path / "none", stdin=b"").exit_code == 2
+
+
 NAMES = """\
 Ada\tB-PER
 met\tO

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from finegrain.demo.report import print_report, score_table
 from finegrain.demo.run import DemoResult, run_demo
+from finegrain.tagger.dictionary import WEIGHT
 from finegrain.tagger.progress import TrainingProgress
 from finegrain.tagger.training import Interruption
 from finegrain.tagging import (
@@ -175,9 +176,11 @@ def _sample(sentences: Sequence[Sequence[str]]) -> str:
     return "text"
 
 
-def segment(model: Path, file: Path | None, separator: str) -> None:
+def segment(model: Path, file: Path | None, separator: str, words: Path | None) -> None:
     """Print a file, or standard input, with a separator between the words."""
     segmenter = _load(model, Segmenter)
+    if words is not None:
+        segmenter = segmenter.with_words(_weighted_words(words))
 
     def write(lines: list[str]) -> None:
         for words in segmenter.segment_many(lines):
@@ -189,6 +192,29 @@ def segment(model: Path, file: Path | None, separator: str) -> None:
             sys.stdout.buffer.write("".join(parts).encode())
 
     _for_lines(file, write)
+
+
+def _weighted_words(file: Path) -> dict[str, float]:
+    """Read a word a line, each with its weight behind a TAB or without."""
+    found: dict[str, float] = {}
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8. Cure: convert it, as with iconv") from error
+    for number, line in enumerate(lines, start=1):
+        word, tab, weight = line.strip().partition("\t")
+        if not word:
+            continue
+        value = None
+        with contextlib.suppress(ValueError):
+            value = float(weight) if tab else WEIGHT
+        if value is None or not 0 <= value < float("inf") or word.split() != [word]:
+            raise UserError(
+                f"{file}: expected a word, and a weight of 0 or more behind a TAB if it is to have "
+                f"one. Received: {line.strip()[:60]!r} in line {number}. Cure: correct that line"
+            )
+        found[word] = value
+    return found
 
 
 def tag(model: Path, file: Path | None) -> None:

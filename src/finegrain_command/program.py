@@ -210,10 +210,17 @@ def segment(
     separator: Annotated[
         str, typer.Option("--separator", "-s", help="What to put between words. Default: a blank.")
     ] = " ",
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            help="Words to prefer where they fit: one a line, its weight behind a TAB if it is not "
+            "to have the usual 5."
+        ),
+    ] = None,
 ) -> None:
     """Put blanks between the words of a text, and leave its own blanks and lines as they are."""
     with plain_errors(), ends_at_once():
-        load_commands().segment(model, file, separator)
+        load_commands().segment(model, file, separator, words)
 
 
 @app.command(epilog=BACKEND_HELP)

@@ -313,6 +313,16 @@ class Tagger:
         units = [self._units(words) for words in sentences]
         return self._decoder.tags(units)
 
+    def chains(self, sentences: Iterable[Sequence[str]]) -> list[Chain]:
+        """Compute the scores of the tags of several sentences: a `Chain` of each."""
+        units = [self._units(words) for words in sentences]
+        return self._decoder.chains(units)
+
+    @property
+    def known_words(self) -> frozenset[str]:
+        """The words of the training corpus."""
+        return self._features.words
+
     def spans(self, words: Sequence[str], *, allowed: Allowed | None = None) -> list[Span]:
         """Find the spans of a sentence: (label, start, end) of each, in their order.
 
