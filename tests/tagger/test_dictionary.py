@@ -91,6 +91,7 @@ def test_matches():
     ("words", "error", "match"),
     [
         ("word", TypeError, "several words"),
+        (None, TypeError, "several words"),
         ([1], TypeError, "should be strings. Received: 1"),
         ([""], ValueError, "no blanks. Received: ''"),
         (["a b"], ValueError, "no blanks. Received: 'a b'"),

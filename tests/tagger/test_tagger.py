@@ -324,6 +324,10 @@ def test_a_sentence_is_no_string(tagger):
         tagger.tag("Ada sees Rome")
     with pytest.raises(TypeError, match=r"should be strings\. Received: 1"):
         tagger.tag(["Ada", 1])
+    with pytest.raises(TypeError, match=r"sequence of words.*Received: None"):
+        tagger.tag(None)
+    with pytest.raises(TypeError, match=r"element of `allowed`.*Received: 'O'"):
+        tagger.tag(["Ada"], allowed=["O"])
 
 
 @one_backend

@@ -37,7 +37,7 @@ class Dictionary:
     """
 
     def __init__(self, words: Iterable[str] | Mapping[str, float]) -> None:
-        if isinstance(words, str):
+        if isinstance(words, str) or not isinstance(words, Iterable):
             raise TypeError(
                 f"`words` should be several words, such as ['word']. Received: words={words!r}"
             )

@@ -418,7 +418,7 @@ class Tagger:
 
     def _units(self, words: Sequence[str]) -> Sequence[str]:
         """Return the units of a sequence, or raise a TypeError if it is none."""
-        if isinstance(words, str) and self.task != "segment":
+        if not isinstance(words, Iterable) or (isinstance(words, str) and self.task != "segment"):
             raise TypeError(
                 "A sentence should be a sequence of words, such as ['Ada', 'wrote']: "
                 f"use `text.split()` for words separated by blanks. Received: {words!r}"
@@ -458,6 +458,11 @@ class Tagger:
         return chain
 
     def _numbers(self, names: Iterable[str]) -> list[int]:
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(
+                "An element of `allowed` should be a list or a set of tags, such as ['O'], or "
+                f"None. Received: {names!r}"
+            )
         known = {name: number for number, name in enumerate(self.labels)}
         names = list(names)
         unknown = [name for name in names if name not in known]
