@@ -43,6 +43,9 @@ def hidden_states_model(backbone: Any, layers: int | None) -> keras.Model:
     output = backbone.output
     if isinstance(output, Mapping):
         output = output["sequence_output"]
+    elif layers is None:
+        # As a model of its own class it comes back from a file, which not all do in pieces.
+        return backbone
     if layers is not None:
         blocks = blocks_along_graph(backbone)
         if (
