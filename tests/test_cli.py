@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from finegrain.demo.manual import ManualCorpus
 from finegrain.tagger.progress import TrainingProgress
-from finegrain.tagger.windows import WINDOW
 from finegrain.tagging import Segmenter, Tagger, manual_corpus
 from finegrain_command import program
 from finegrain_command.program import app
+from finegrain_reader.windows import WINDOW
 
 BACKEND = keras.backend.backend()
 COMMAND = [sys.executable, "-m", "finegrain_command"]

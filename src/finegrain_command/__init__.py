@@ -1,4 +1,4 @@
-"""The `finegrain` command: demo, train, segment, tag, score.
+"""The `finegrain` command: demo, train, segment, tag, export, score.
 
 It stands beside the package `finegrain`, not in it. Whatever is imported from there imports all of
 it, and with it Keras and a backend, since Keras finds the classes of a saved file only where they

@@ -6,17 +6,16 @@ import contextlib
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from itertools import pairwise, takewhile
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
 
 from finegrain.demo.report import print_report, score_table
 from finegrain.demo.run import DemoResult, run_demo
-from finegrain.tagger.dictionary import WEIGHT
 from finegrain.tagger.progress import TrainingProgress
 from finegrain.tagger.training import Interruption
 from finegrain.tagging import (
@@ -31,7 +30,6 @@ from finegrain.tagging import (
 )
 from finegrain_command.streams import (
     UserError,
-    groups_of_lines,
     in_one_line,
     say,
     standard_output,
@@ -176,81 +174,9 @@ def _sample(sentences: Sequence[Sequence[str]]) -> str:
     return "text"
 
 
-def segment(model: Path, file: Path | None, separator: str, words: Path | None) -> None:
-    """Print a file, or standard input, with a separator between the words."""
-    segmenter = _load(model, Segmenter)
-    if words is not None:
-        segmenter = segmenter.with_words(_weighted_words(words))
-
-    def write(lines: list[str]) -> None:
-        for words in segmenter.segment_many(lines):
-            parts = words[:1]
-            for before, word in pairwise(words):
-                # The text's own blanks, the ends of its lines among them, stay as they are.
-                apart = before.isspace() or word.isspace()
-                parts += [word] if apart else [separator, word]
-            sys.stdout.buffer.write("".join(parts).encode())
-
-    _for_lines(file, write)
-
-
-def _weighted_words(file: Path) -> dict[str, float]:
-    """Read a word a line, each with its weight behind a TAB or without."""
-    found: dict[str, float] = {}
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8. Cure: convert it, as with iconv") from error
-    for number, line in enumerate(lines, start=1):
-        word, tab, weight = line.strip().partition("\t")
-        if not word:
-            continue
-        value = None
-        with contextlib.suppress(ValueError):
-            value = float(weight) if tab else WEIGHT
-        if value is None or not 0 <= value < float("inf") or word.split() != [word]:
-            raise UserError(
-                f"{file}: expected a word, and a weight of 0 or more behind a TAB if it is to have "
-                f"one. Received: {line.strip()[:60]!r} in line {number}. Cure: correct that line"
-            )
-        found[word] = value
-    return found
-
-
-def tag(model: Path, file: Path | None) -> None:
-    """Print the words of a file, or of standard input, in a column, and their tags in another."""
-    tagger = _load(model, Tagger)
-    if tagger.task == "segment":
-        raise UserError(f"{model} holds a segmenter. Cure: finegrain segment")
-
-    def write(lines: list[str]) -> None:
-        sentences = [line.split() for line in lines]
-        for words, tags in zip(sentences, tagger.tag_many(sentences), strict=True):
-            rows = "".join(f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True))
-            sys.stdout.buffer.write(f"{rows}\n".encode() if words else b"")
-
-    _for_lines(file, write)
-
-
-def _for_lines(file: Path | None, write: Callable[[list[str]], None]) -> None:
-    """Write what comes of a file's lines, or standard input's, as they come."""
-    with contextlib.ExitStack() as stack:
-        # Standard input gets a reader of its own: Python closes the one in `sys` at exit, and
-        # aborts if the thread that reads waits in it.
-        source = (
-            open(0, "rb", closefd=False)  # noqa: SIM115 (never closed)
-            if file is None
-            else stack.enter_context(file.open("rb"))
-        )
-        name = "standard input" if file is None else str(file)
-        for lines in groups_of_lines(source, name):
-            with standard_output():
-                write(lines)
-
-
 def score(model: Path, corpus: Path) -> None:
     """Print how well the tagger does on a corpus."""
-    tagger = _load(model, Tagger)
+    tagger = load(model, "Tagger")
     try:
         result = tagger.score(corpus)
     except ValueError as error:
@@ -262,11 +188,13 @@ def score(model: Path, corpus: Path) -> None:
             sys.stdout.write(f"{result}\n")
 
 
-Loaded = TypeVar("Loaded", Tagger, Segmenter)
+def load(model: Path, kind: Literal["Segmenter", "Tagger"]) -> Any:
+    """Load a segmenter or a tagger.
 
-
-def _load(model: Path, kind: type[Loaded]) -> Loaded:
+    Raises:
+        UserError: if the file holds none.
+    """
     try:
-        return kind.load(model)
+        return (Segmenter if kind == "Segmenter" else Tagger).load(model)
     except ValueError as error:
         raise UserError(str(error)) from error

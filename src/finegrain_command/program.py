@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,11 @@ BACKEND_HELP = (
     "what keras.json names in ~/.keras, or else the first of the three that is installed."
 )
 
+READER_HELP = (
+    "It does without Keras, and begins at once. A model with a backbone, or with an encoder of its "
+    "own, needs Keras; its backend is what KERAS_BACKEND names, else the first that is installed."
+)
+
 app = typer.Typer(
     help="Taggers with a CRF whose transitions learn at a rate of their own: words of a text "
     "without blanks, names and other spans, labels of words.",
@@ -40,20 +45,27 @@ app = typer.Typer(
 )
 
 
-def _model_file(path: Path) -> Path:
-    if path.suffix != ".keras":
-        raise typer.BadParameter(f"the name should end in .keras, received {path}")
-    try:
-        folder = path.absolute().parent
-        if path.is_dir():
-            raise typer.BadParameter(f"{path} is a folder: name a file in it")
-        if not folder.is_dir():
-            raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} into")
-    except OSError as error:  # such as a name that is too long
-        raise typer.BadParameter(in_one_line(error)) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise typer.BadParameter(f"nothing can be written into the folder {path.parent}")
-    return path
+def _file_to_write(suffix: str) -> Callable[[Path], Path]:
+    """Make what checks the name of a file to write, so that nothing is done in vain."""
+
+    def check(path: Path) -> Path:
+        if path.suffix != suffix:
+            raise typer.BadParameter(f"the name should end in {suffix}, received {path}")
+        try:
+            folder = path.absolute().parent
+            if path.is_dir():
+                raise typer.BadParameter(f"{path} is a folder: name a file in it")
+            if not folder.is_dir():
+                raise typer.BadParameter(
+                    f"there is no folder {path.parent} to write {path.name} into"
+                )
+        except OSError as error:  # such as a name that is too long
+            raise typer.BadParameter(in_one_line(error)) from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"nothing can be written into the folder {path.parent}")
+        return path
+
+    return check
 
 
 def _finite(value: float | None) -> float | None:
@@ -78,6 +90,9 @@ class TaskName(StrEnum):
 
 
 ModelFile = Annotated[Path, typer.Argument(help="A .keras file that `finegrain train` made.")]
+UsedFile = Annotated[
+    Path, typer.Argument(help="A .keras file that `finegrain train` made, or a .fg file.")
+]
 CorpusFile = Annotated[
     Path,
     typer.Argument(
@@ -118,7 +133,9 @@ def train(
     corpus: CorpusFile,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="The .keras file to write.", callback=_model_file),
+        typer.Option(
+            "--out", "-o", help="The .keras file to write.", callback=_file_to_write(".keras")
+        ),
     ],
     task: Annotated[
         TaskName,
@@ -201,9 +218,9 @@ def train(
         )
 
 
-@app.command(epilog=BACKEND_HELP)
+@app.command(epilog=READER_HELP)
 def segment(
-    model: ModelFile,
+    model: UsedFile,
     file: Annotated[
         Path | None, typer.Argument(help="UTF-8 text. Default: standard input.")
     ] = None,
@@ -220,12 +237,14 @@ def segment(
 ) -> None:
     """Put blanks between the words of a text, and leave its own blanks and lines as they are."""
     with plain_errors(), ends_at_once():
-        load_commands().segment(model, file, separator, words)
+        from finegrain_command import reading
+
+        reading.segment(model, file, separator, words)
 
 
-@app.command(epilog=BACKEND_HELP)
+@app.command(epilog=READER_HELP)
 def tag(
-    model: ModelFile,
+    model: UsedFile,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -235,7 +254,25 @@ def tag(
 ) -> None:
     """Print each word of a text with its tag, and an empty line after each sentence."""
     with plain_errors(), ends_at_once():
-        load_commands().tag(model, file)
+        from finegrain_command import reading
+
+        reading.tag(model, file)
+
+
+@app.command()
+def export(
+    model: ModelFile,
+    file: Annotated[
+        Path, typer.Argument(help="The .fg file to write.", callback=_file_to_write(".fg"))
+    ],
+    force: Force = False,
+) -> None:
+    """Write a model to a .fg file, for use without Keras."""
+    with plain_errors():
+        _refuse_to_replace([file], force, "another name")
+        from finegrain_command import reading
+
+        reading.export(model, file)
 
 
 @app.command(epilog=BACKEND_HELP)
@@ -266,12 +303,12 @@ def run() -> int:
     return status if isinstance(status, int) else 0
 
 
-def _refuse_to_replace(files: Sequence[Path], force: bool) -> None:
+def _refuse_to_replace(
+    files: Sequence[Path], force: bool, other: str = "another name with --out"
+) -> None:
     for file in files:
         if os.path.lexists(file) and not force:
-            raise UserError(
-                f"{file} is there already. Cure: --force to replace it, or another name with --out"
-            )
+            raise UserError(f"{file} is there already. Cure: --force to replace it, or {other}")
 
 
 def _own_name() -> str:

@@ -17,8 +17,8 @@ import drawn
 import finegrain as fg
 from finegrain.tagger.characters import CharacterFeatures
 from finegrain.tagger.decoding import Decoder
-from finegrain.tagger.windows import MARGIN, WINDOW
 from finegrain.tagging import BMES, CorpusError, Segmenter, score, write_segmented
+from finegrain_reader.windows import MARGIN, WINDOW
 
 one_backend = pytest.mark.one_backend
 EPOCHS = 6

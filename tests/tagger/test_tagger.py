@@ -357,7 +357,12 @@ def test_what_the_file_says(file, tmp_path):
     with zipfile.ZipFile(file) as archive:
         described = json.loads(archive.read("tagger.json"))
     labels = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    tables = described.pop("tables")
     assert described == {"name": "spans", "scheme": "BIO", "labels": labels}
+    scheme = BIO(labels)
+    assert tables["types"] == list(scheme.types)
+    assert tables["allowed"] == scheme.allowed.tolist()
+    assert tables["breaks"] == scheme.spans.breaks.tolist()
     assert keras.models.load_model(file).get_layer("crf").num_tags == 5
     with pytest.raises(ValueError, match=r"tagger of the task 'spans': use `Tagger\.load`"):
         Segmenter.load(file)

@@ -13,18 +13,17 @@ import numpy as np
 from keras import ops
 
 from finegrain.tagger.files import load_words, save_words
-from finegrain.tagger.windows import WINDOW
+from finegrain_reader.vocabulary import (
+    EDGE,
+    FIRST_KNOWN,
+    NARROW,
+    PADDING,
+    UNKNOWN,
+    Characters,
+)
+from finegrain_reader.windows import WINDOW
 
 Tensor = Any
-
-PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
-# Letters and digits of full width, as forms for Chinese and Japanese text have them.
-_NARROW = {
-    code: code - 0xFEE0
-    for first, last in ("０９", "ＡＺ", "ａｚ")
-    for code in range(ord(first), ord(last) + 1)
-}
-_EDGE = 0  # The code point that stands before the first and after the last character.
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -93,9 +92,7 @@ class CharacterFeatures(keras.layers.Layer):
         self.forgetting = forgetting
         self.half_width = half_width
         self.seed_generator = keras.random.SeedGenerator()
-        self._character_codes = _code_points(self.characters)
-        codes = _code_points("".join(self.pairs)).reshape(-1, 2)
-        self._pair_codes = _pair_keys(codes[:, 0], codes[:, 1])
+        self._numbers = Characters(self.characters, self.pairs, half_width=half_width)
 
     @classmethod
     def of(
@@ -118,9 +115,9 @@ class CharacterFeatures(keras.layers.Layer):
         pairs: Counter[str] = Counter()
         for sentence in sentences:
             # Lone surrogates stay unknown: side by side, JSON would make one character of two.
-            text = re.sub(r"[\ud800-\udfff]", chr(_EDGE), "".join(sentence)).translate(_NARROW)
+            text = re.sub(r"[\ud800-\udfff]", chr(EDGE), "".join(sentence)).translate(NARROW)
             characters.update(text)
-            edged = f"{chr(_EDGE)}{text}{chr(_EDGE)}"
+            edged = f"{chr(EDGE)}{text}{chr(EDGE)}"
             pairs.update(map("".join, pairwise(edged)))
         return cls(
             "".join(c for c, count in characters.items() if count >= min_count),
@@ -150,14 +147,16 @@ class CharacterFeatures(keras.layers.Layer):
             length: The number of positions.
         """
         encoded = np.full((len(texts), length, 3), PADDING, "int32")
-        for row, text in zip(encoded, texts, strict=True):
-            line = "".join(text)
-            own = _code_points(line.translate(_NARROW) if self.half_width else line)
-            codes = np.concatenate([[_EDGE], own, [_EDGE]]).astype("uint64")
-            pairs = _look_up(self._pair_codes, _pair_keys(codes[:-1], codes[1:]))
-            row[: len(text), 0] = _look_up(self._character_codes, codes[1:-1])
-            row[: len(text), 1] = pairs[:-1]
-            row[: len(text), 2] = pairs[1:]
+        given = [(number, "".join(text)) for number, text in enumerate(texts) if len(text)]
+        if not given:
+            return encoded
+        rows = np.array([number for number, _ in given])
+        own = self._numbers.encode([text for _, text in given])
+        row = np.repeat(rows, own.lengths)
+        place = own.positions - np.repeat(own.starts, own.lengths)
+        encoded[row, place, 0] = own.characters[own.positions]
+        encoded[row, place, 1] = own.pairs[own.positions]
+        encoded[row, place, 2] = own.pairs[own.positions + 1]
         return encoded
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -219,19 +218,3 @@ class CharacterFeatures(keras.layers.Layer):
             "forgetting": self.forgetting,
             "half_width": self.half_width,
         }
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype("uint64")
-
-
-def _pair_keys(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left.astype("uint64") << np.uint64(32)) | right.astype("uint64")
-
-
-def _look_up(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Find each key's index in the sorted `known`, counted from FIRST_KNOWN; UNKNOWN if absent."""
-    if not len(known):
-        return np.full(len(keys), UNKNOWN)
-    index = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[index] == keys, index + FIRST_KNOWN, UNKNOWN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +14,8 @@ from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import Potentials, unpack
 from finegrain.crf.schemes import TagScheme
 from finegrain.tagger.batches import Features, with_rows
-from finegrain.tagger.windows import Window, stitch, windows
+from finegrain_reader.chains import Chain as ScoresOfSequence
+from finegrain_reader.windows import Window, stitch, windows
 
 # Each pair of a length and a number of rows is compiled once.
 _ROWS = 32
@@ -143,20 +144,10 @@ class _Windows:
             yield [(window, next(waiting)) for window in own]
 
 
-class Chain(NamedTuple):
-    """The scores of one sequence, without padding, with −inf for what is not allowed.
+class Chain(ScoresOfSequence):
+    """The scores of one sequence, and the distribution over its tags that they make."""
 
-    Attributes:
-        emissions: (units, tags).
-        transitions: (tags, tags) [from, to].
-        start: (tags,).
-        end: (tags,).
-    """
-
-    emissions: np.ndarray
-    transitions: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    __slots__ = ()
 
     @classmethod
     def empty(cls, num_tags: int) -> Chain:

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 
-DESCRIPTION = "tagger.json"
-"""What a tagger's file holds beside Keras's model: the task and its tags."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, then replace `path` with what was written there.
-
-    If anything goes wrong before that, `path` stays as it was, and nothing is left beside it.
-    """
-    path = Path(os.path.realpath(path))
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem[:80]}-", dir=path.parent) as folder:
-        temporary = Path(folder, f"new{path.suffix}")
-        yield temporary
-        os.replace(temporary, path)
+from finegrain.crf.constraints import Constraints
+from finegrain.tagger.tasks import Task
+from finegrain_reader.files import whole_file
+from finegrain_reader.keras_files import DESCRIPTION
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
@@ -40,8 +28,16 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write_tagger(model: keras.Model, config: Mapping[str, Any], path: Path) -> None:
+def write_tagger(model: keras.Model, task: Task, path: Path) -> None:
     """Write a model, and beside it what it tags, to a `.keras` file."""
+    config = task.get_config()
+    scheme: Any = task.scheme
+    if scheme is not None:
+        # For readers that do not know the scheme.
+        tables = {name: getattr(scheme, name) for name in Constraints.__annotations__}
+        tables |= scheme.spans._asdict()
+        config["tables"] = {name: table.tolist() for name, table in tables.items()}
+        config["tables"]["types"] = scheme.types
     with whole_file(path) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
@@ -67,6 +63,7 @@ def read_tagger(path: Path) -> tuple[keras.Model, dict[str, Any]]:
             config = json.loads(archive.read(DESCRIPTION))
         if not isinstance(config, dict) or "name" not in config:
             raise ValueError(f"what it says of its task is {config!r}")
+        config.pop("tables", None)
         return model, config
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from finegrain.tagger.dictionary import Dictionary, best_tags
 from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.tagger import Tagger
 from finegrain.tagger.tasks import Segmentation
-from finegrain.tagger.windows import split_blanks
 from finegrain.tagging.scores import SegmentationScore, score
+from finegrain_reader.dictionary import Dictionary, best_tags
+from finegrain_reader.windows import split_blanks
+from finegrain_reader.words import cut
 
 Sentences = Sequence[Sequence[str]]
 Corpus = Sentences | str | os.PathLike[str]
@@ -186,25 +187,20 @@ class Segmenter:
         Args:
             texts: Any texts; empty ones have no words.
         """
-        task = Segmentation()
         texts = list(texts)
-        runs = [split_blanks(text) for text in texts]
-        tags = iter(
-            self._tags(
-                [
-                    text[start:end]
-                    for text, spans in zip(texts, runs, strict=True)
-                    for start, end, blank in spans
-                    if not blank
-                ]
-            )
-        )
+        pieces = [split_blanks(text) for text in texts]
+        runs = [
+            text[start:end]
+            for text, spans in zip(texts, pieces, strict=True)
+            for start, end, blank in spans
+            if not blank
+        ]
+        words_of_runs = iter(cut(runs, self._tags(runs)))
         result: list[list[str]] = []
-        for text, spans in zip(texts, runs, strict=True):
+        for text, spans in zip(texts, pieces, strict=True):
             words: list[str] = []
             for start, end, blank in spans:
-                run = text[start:end]
-                words += [run] if blank else task.found(run, next(tags))
+                words += [text[start:end]] if blank else next(words_of_runs)
             result.append(words)
         return result
 

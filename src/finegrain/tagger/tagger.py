@@ -22,9 +22,9 @@ from finegrain.tagger.network import Network, backbone_of, features_of
 from finegrain.tagger.rates import Rates
 from finegrain.tagger.tasks import Corpus, Example, get_task
 from finegrain.tagger.training import Checkpoint, KeepBest, fingerprint
-from finegrain.tagger.windows import pieces
 from finegrain.tagging.files import CorpusError
 from finegrain.tagging.prefixed import Span
+from finegrain_reader.windows import pieces
 
 Allowed = Sequence[Collection[str] | None]
 
@@ -381,7 +381,7 @@ class Tagger:
         Raises:
             ValueError: if the name does not end in `.keras`, or there is no such folder.
         """
-        write_tagger(self.model, self._task.get_config(), checked_path(path))
+        write_tagger(self.model, self._task, checked_path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Tagger:

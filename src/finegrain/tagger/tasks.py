@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from finegrain.crf.by_class import SpanScore
 from finegrain.crf.schemes import SpanScheme, TagScheme
-from finegrain.tagger.clusters import clusters
 from finegrain.tagging.conversion import convert_tags, find_scheme, spans_of
 from finegrain.tagging.corpus import read_segmented
 from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO
 from finegrain.tagging.files import CorpusError
 from finegrain.tagging.label_scores import score_labels
-from finegrain.tagging.prefixed import Span
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import score
 from finegrain.tagging.sentences import as_sentences
 from finegrain.tagging.span_scores import score_spans
+from finegrain_reader.spans import Span
+from finegrain_reader.words import cut
 
 Corpus = Any
 
@@ -143,16 +142,6 @@ class Segmentation:
         numbers = [self.labels.index(tag) for tag in tags]
         return self.scheme.decode("".join(text), numbers)
 
-    def found(self, text: Sequence[str], tags: Sequence[int] | np.ndarray) -> list[str]:
-        """Cut a text into words by tags that were predicted, but never a cluster of characters."""
-        text = "".join(text)
-        words = self.scheme.decode(text, tags)
-        whole = clusters(text)
-        if not whole:
-            return words
-        cuts = set(accumulate(map(len, words))).difference(whole)
-        return [text[start:end] for start, end in pairwise([0, *sorted(cuts)])]
-
     def words(self, examples: Sequence[Example]) -> set[str]:
         """Return the words of sentences."""
         return {word for example in examples for word in self.cut(*example)}
@@ -175,10 +164,8 @@ class Segmentation:
     ) -> Any:
         """Score words in SIGHAN's terms."""
         gold = [self.cut(*example) for example in examples]
-        found = [
-            self.found(example.units, [self.labels.index(tag) for tag in tags])
-            for example, tags in zip(examples, predicted, strict=True)
-        ]
+        numbers = [np.array([self.labels.index(tag) for tag in tags]) for tags in predicted]
+        found = cut(["".join(example.units) for example in examples], numbers)
         return score(gold, found, known)
 
     def figures(self, score: Any) -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,37 +11,10 @@ import numpy as np
 from keras import ops
 
 from finegrain.tagger.files import load_words, save_words
+from finegrain_reader.vocabulary import FIRST_KNOWN, PADDING, UNKNOWN, VIEWS, Words
+from finegrain_reader.windows import MOST_WORDS
 
 Tensor = Any
-
-PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
-
-
-def shape(word: str) -> str:
-    """Reduce a word to its kinds of characters in a row, such as Xx, Xx-0 or @x."""
-    runs = re.sub(r"[^\W\d_]+", lambda letters: _case(letters.group()), word)
-    return re.sub(r"\d+", "0", runs)[:6]
-
-
-def _case(letters: str) -> str:
-    kinds = ["X" if letter.isupper() else "x" for letter in letters]
-    return "".join(kind for n, kind in enumerate(kinds) if n == 0 or kinds[n - 1] != kind)
-
-
-def _lower(word: str) -> str:
-    return re.sub(r"\d", "0", word.lower())
-
-
-VIEWS: dict[str, Callable[[str], str]] = {
-    "word": _lower,
-    "cased": lambda word: word,
-    "ending_4": lambda word: _lower(word)[-4:],
-    "ending_3": lambda word: _lower(word)[-3:],
-    "ending_2": lambda word: _lower(word)[-2:],
-    "beginning_3": lambda word: _lower(word)[:3],
-    "beginning_1": lambda word: word[:1],
-    "shape": shape,
-}
 
 
 @keras.saving.register_keras_serializable(package="finegrain")
@@ -96,11 +68,7 @@ class WordFeatures(keras.layers.Layer):
         self.forgetting = forgetting
         self.seed_generator = keras.random.SeedGenerator()
         self.columns = len(self.known)
-        self._numbers = {
-            view: {key: number for number, key in enumerate(counts, FIRST_KNOWN)}
-            for view, counts in self.known.items()
-        }
-        self._encoded: dict[str, list[int]] = {}
+        self._words = Words(self.known)
 
     @classmethod
     def of(
@@ -120,7 +88,7 @@ class WordFeatures(keras.layers.Layer):
     @property
     def lengths(self) -> tuple[int, ...]:
         """The lengths to which sentences are padded when they are tagged."""
-        return (16, 32, 128)
+        return (16, 32, MOST_WORDS)
 
     def sizes(self, sentence: Sequence[str]) -> np.ndarray:
         """Return how many positions each word takes: one."""
@@ -136,17 +104,8 @@ class WordFeatures(keras.layers.Layer):
         encoded = np.full((len(sentences), length, self.columns), PADDING, "int32")
         for row, sentence in zip(encoded, sentences, strict=True):
             if len(sentence):
-                row[: len(sentence)] = [self._encode(word) for word in sentence]
+                row[: len(sentence)] = self._words.encode(sentence)
         return encoded
-
-    def _encode(self, word: str) -> list[int]:
-        if word not in self._encoded:
-            if len(self._encoded) > 1_000_000:  # a stream of ever new words
-                self._encoded.clear()
-            self._encoded[word] = [
-                numbers.get(VIEWS[view](word), UNKNOWN) for view, numbers in self._numbers.items()
-            ]
-        return self._encoded[word]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the tables of vectors."""

@@ -9,21 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finegrain.crf.schemes import SpanTables, read_only
-
-
-class Span(NamedTuple):
-    """A labelled piece of a sequence.
-
-    Attributes:
-        label: What it is, such as "PER".
-        start: Its first position.
-        end: The position after its last.
-    """
-
-    label: str
-    start: int
-    end: int
+from finegrain_reader.spans import Span, SpanTables, read_only
 
 
 class Tag(NamedTuple):

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finegrain.crf.schemes import SpanTables, read_only
+from finegrain_reader.spans import read_only
+from finegrain_reader.words import ALLOWED, SPANS, TAGS
 
 
 @final
@@ -48,16 +49,13 @@ class BMES:
     """
 
     def __init__(self) -> None:
-        self.labels = ("s", "b", "m", "e")
+        self.labels = TAGS
         self.types = ("word",)
-        self.allowed_start = read_only([1, 1, 0, 0])
-        self.allowed_end = read_only([1, 0, 0, 1])
-        # A tag that ends a word is followed by one that begins a word; any other by one that
-        # does not.
-        self.allowed = read_only([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0]])
-        # All tags are in some word: a cut is wherever one may be.
-        goes_on = [[not (a in (0, 3) or b in (0, 1)) for b in range(4)] for a in range(4)]
-        self.spans = SpanTables.of(goes_on, opens=[0] * 4, closes=[True] * 4)
+        allowed, start, end = ALLOWED
+        self.allowed = read_only(allowed)
+        self.allowed_start = read_only(start)
+        self.allowed_end = read_only(end)
+        self.spans = SPANS
 
     def encode(self, words: Sequence[str]) -> NDArray[np.int32]:
         """Write the words of a sentence as one tag number per character.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finegrain.tagger.clusters import clusters
+from finegrain_reader.clusters import clusters
 
 pytestmark = pytest.mark.one_backend
 

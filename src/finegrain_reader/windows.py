@@ -11,6 +11,9 @@ import numpy as np
 WINDOW = 256
 """Most characters that are tagged at once."""
 
+MOST_WORDS = 128
+"""Most words that are tagged at once."""
+
 MARGIN = 32
 """Characters on either side of a cut whose tags the neighbouring window decides."""
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from finegrain._checks import finite
-from finegrain.tagger.decoding import Chain
-from finegrain.tagging.schemes import BMES
+from finegrain_reader.chains import Chain
+from finegrain_reader.words import B, E, M, S
 
 WEIGHT = 5.0
 """What a user's word adds to the score of a segmentation that has it: odds of e⁵ to 1 for it."""
-
-S, B, M, E = (BMES().labels.index(label) for label in "sbme")
 
 
 class Match(NamedTuple):
@@ -48,7 +47,7 @@ class Dictionary:
                 raise TypeError(f"The words should be strings. Received: {word!r}")
             if not word or word.split() != [word]:
                 raise ValueError(f"A word should have characters, no blanks. Received: {word!r}")
-            number = finite(weight)
+            number = _finite(weight)
             if number is None or number < 0:
                 raise ValueError(
                     f"A word's weight should be a finite number >= 0. Received: {word!r}: "
@@ -69,6 +68,17 @@ class Dictionary:
                 if len(word) == length and word in self.weights:
                     found.append(Match(start, start + length, self.weights[word]))
         return found
+
+
+def _finite(weight: object) -> float | None:
+    """Return a weight as a float if it is a finite real number; else `None`."""
+    if isinstance(weight, (bool, np.bool_)) or not isinstance(weight, Real):
+        return None
+    try:
+        number = float(weight)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def best_tags(chain: Chain, matches: Iterable[Match]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finegrain.tagger.windows import MARGIN, WINDOW, pieces, split_blanks, stitch, windows
+from finegrain_reader.windows import MARGIN, WINDOW, pieces, split_blanks, stitch, windows
 
 pytestmark = pytest.mark.one_backend
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _JOINER = "\u200d"
+
+# What texts have most of, and what never goes on: a text without anything else has no clusters.
+_OTHER = re.compile(
+    "[^\x00-\u02ff\u0370-\u0482\u2010-\u205e\u3000-\u3029\u3030-\u3098\u309b-\ua000\uff00-\uffef]"
+)
 
 
 def goes_on(before: str, here: str) -> bool:
@@ -39,7 +45,7 @@ def clusters(text: str) -> list[int]:
     Returns:
         The numbers of the characters before which there may be no cut, in order.
     """
-    if text.isascii():
+    if _OTHER.search(text) is None:
         return []
     flags = 0  # letters of flags in a row: two of them make one
     found = []

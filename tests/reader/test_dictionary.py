@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finegrain.tagger.decoding import Chain
-from finegrain.tagger.dictionary import WEIGHT, Dictionary, Match, best_tags
 from finegrain.tagging import BMES, Segmenter
+from finegrain_reader.dictionary import WEIGHT, Dictionary, Match, best_tags
 
 pytestmark = pytest.mark.one_backend
 SCHEME = BMES()
