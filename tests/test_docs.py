@@ -20,7 +20,7 @@ from covering import chosen
 BACKEND = keras.backend.backend()
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MODULES = sorted((ROOT / "src" / "finegrain").rglob("*.py"))
+MODULES = sorted((ROOT / "src").rglob("*.py"))
 FENCE = re.compile(r"^( *)```python\b[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

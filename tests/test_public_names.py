@@ -83,6 +83,7 @@ def test_names_of_the_contract():
         "losses.CRFNegativeLogLikelihood",
         "metrics.ViterbiAccuracy",
         "optimizers.PerWeight",
+        "reader.load",
         "tagging.BMES",
         "tagging.Segmenter",
     ]:
@@ -115,7 +116,7 @@ def test_documentation(path):
 @pytest.mark.parametrize("path", OBJECTS)
 def test_errors_and_reports_name_public_places(path):
     """Each public object belongs to the package, not to something imported for its use."""
-    assert resolve(path).__module__.startswith("finegrain.")
+    assert resolve(path).__module__.startswith(("finegrain.", "finegrain_reader"))
 
 
 def _is_protocol(thing):

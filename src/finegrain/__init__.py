@@ -1,10 +1,12 @@
 """Fine-grained control of learning for Keras 3 on JAX, PyTorch and TensorFlow."""
 
-import importlib
-from typing import Any
+import importlib as _importlib
+import typing as _typing
+
+from finegrain import reader
 
 try:
-    importlib.import_module("keras")  # before all else: it may be missing
+    _importlib.import_module("keras")  # before all else: it may be missing
     from finegrain import (
         callbacks,
         crf,
@@ -43,7 +45,7 @@ except ModuleNotFoundError as _error:
         raise
     _missing = _error.name
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> _typing.Any:
         if name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         raise ModuleNotFoundError(
@@ -69,6 +71,7 @@ __all__ = [
     "monitoring",
     "optimizers",
     "plots",
+    "reader",
     "recipes",
     "routing",
     "schedules",

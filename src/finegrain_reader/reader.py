@@ -32,10 +32,22 @@ _TOGETHER = 50_000
 class Reader:
     """A trained tagger or segmenter that needs neither Keras nor a backend, but NumPy alone.
 
-    What it finds is what the `Tagger` or `Segmenter` of the file finds.
+    `load` makes one. What it finds is what the `Tagger` or `Segmenter` of the file finds.
 
     Args:
-        model: What `load` reads.
+        model: The model.
+
+    Example:
+    >>> import finegrain as fg
+    >>> corpus = [(["Ada", "met", "Bob"], ["B-PER", "O", "B-PER"]),
+    ...     (["Bob", "and", "Ada", "left"], ["B-PER", "O", "B-PER", "O"])] * 20
+    >>> tagger = fg.tagging.Tagger("spans", width=16, seed=0).fit(corpus, epochs=8, verbose=0)
+    >>> tagger.save("names.keras")
+    >>> reader = fg.reader.load("names.keras")
+    >>> reader.tag(["Ada", "left"])
+    ['B-PER', 'O']
+    >>> reader.spans(["Bob", "met", "Ada"])
+    [Span(label='PER', start=0, end=1), Span(label='PER', start=2, end=3)]
     """
 
     def __init__(self, model: Model) -> None:
