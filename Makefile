@@ -35,7 +35,7 @@ extras_versions := versions
 # Where constraints.txt has to hold, and on what: neither TensorFlow nor what KerasHub needs of it
 # has a release for Python 3.14.
 PYTHONS := 3.11.0 3.11.5 3.12.0 3.13.0 3.14.0
-resolved := jax torch cli plots tensorboard examples test bench docs dev versions
+resolved := jax torch cli plots tensorboard examples test bench bench-segment docs dev versions
 resolved_before_3.14 := tensorflow export bert pretrained
 
 stamp = $(VENV)/.installed-$(1)
