@@ -264,11 +264,53 @@ def test_tag_with_a_segmenter(model):
     assert "Cure: finegrain segment" in result.stderr
 
 
+@one_backend
+def test_export(model, tmp_path):
+    """The file that comes out segments like the model, in a process that has no Keras."""
+    file = tmp_path / "words.fg"
+    result = call("export", model, file)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"{file} holds the model" in result.stderr
+    assert 'load("words.fg").segment' in result.stderr
+    refused = call("export", model, file)
+    assert refused.exit_code == 2
+    assert "--force to replace it, or another name\n" in refused.stderr
+    assert call("export", file, file, "--force").exit_code == 0
+    hidden = "import sys; sys.modules |= dict.fromkeys(['keras', 'h5py']);"
+    code = f"{hidden} from finegrain_command import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", code, "segment", file], input=b"thecatsat\n", capture_output=True
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"the cat sat\n", b"")
+
+
+@one_backend
+def test_a_model_that_only_keras_computes(tmp_path):
+    """It is used with Keras; exported it cannot be, and the error says why."""
+    file, columns = tmp_path / "gru.keras", tmp_path / "gru-names.keras"
+    encoders = [keras.layers.GRU(8, return_sequences=True, name="own") for _ in range(2)]
+    corpus = [line.split() for line in sentences(20).splitlines()]
+    segmenter = Segmenter(encoders[0]).fit(corpus, epochs=1, verbose=0)
+    segmenter.save(file)
+    result = call("segment", file, stdin=b"thecatsat\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == " ".join(segmenter.segment("thecatsat")) + "\n"
+    refused = call("export", file, tmp_path / "gru.fg")
+    assert refused.exit_code == 2
+    assert "only Keras computes its layer 'own', a GRU" in refused.stderr
+    assert not (tmp_path / "gru.fg").exists()
+    pairs = [(words, ["X"] * len(words)) for words in corpus]
+    tagger = Tagger("labels", encoders[1]).fit(pairs, epochs=1, verbose=0)
+    tagger.save(columns)
+    assert call("tag", columns, stdin=b"the cat\n").stdout == "the\tX\ncat\tX\n\n"
+    assert "tagger of the task 'labels'" in call("segment", columns, stdin=b"the cat\n").stderr
+
+
 # Help.
 
 
 @one_backend
-@pytest.mark.parametrize("command", ["demo", "train", "segment", "tag", "score"])
+@pytest.mark.parametrize("command", ["demo", "train", "segment", "tag", "export", "score"])
 def test_help(command):
     """Each command has a page that names what it takes."""
     page = call(command, "--help")
@@ -549,6 +591,8 @@ ERRORS = {
     "train corpus.txt -o m.keras --resume": "no training of this corpus",
     "tag missing.keras corpus.txt": "missing.keras",
     "tag text.keras corpus.txt": "text.keras",
+    "export missing.keras m.fg": "missing.keras",
+    "export text.keras m.fg": "text.keras",
     "train corpus.txt -o text.keras": "--force",
     "train missing.txt -o text.keras": "--force",
 }
@@ -567,6 +611,8 @@ USAGE = {
     "demo --epochs 0": "--epochs",
     "segment": "model",
     "score m.keras": "corpus",
+    "export text.keras m.keras": "should end in .fg",
+    "export text.keras missing/m.fg": "no folder missing",
     "unknown": "unknown",
 }
 OUT_OF_RANGE = {

@@ -34,7 +34,7 @@ def load_model(model: Path, kind: Literal["Segmenter", "Tagger"]) -> Any:
 def segment(model: Path, file: Path | None, separator: str, words: Path | None) -> None:
     """Print a file, or standard input, with a separator between the words."""
     segmenter = load_model(model, "Segmenter")
-    if getattr(segmenter, "task", "segment") != "segment":
+    if isinstance(segmenter, finegrain_reader.Reader) and segmenter.task != "segment":
         raise UserError(
             f"{model} holds a tagger of the task {segmenter.task!r}. Cure: finegrain tag"
         )
