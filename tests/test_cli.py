@@ -299,10 +299,12 @@ def test_a_model_that_only_keras_computes(tmp_path):
     assert refused.exit_code == 2
     assert "only Keras computes its layer 'own', a GRU" in refused.stderr
     assert not (tmp_path / "gru.fg").exists()
-    pairs = [(words, ["X"] * len(words)) for words in corpus]
+    pairs = [(words, ["X", "Y", *["X"] * (len(words) - 2)]) for words in corpus]
     tagger = Tagger("labels", encoders[1]).fit(pairs, epochs=1, verbose=0)
     tagger.save(columns)
-    assert call("tag", columns, stdin=b"the cat\n").stdout == "the\tX\ncat\tX\n\n"
+    first, second = tagger.tag(["the", "cat"])
+    tagged = call("tag", columns, stdin=b"the cat\n").stdout
+    assert tagged == f"the\t{first}\ncat\t{second}\n\n"
     assert "tagger of the task 'labels'" in call("segment", columns, stdin=b"the cat\n").stderr
 
 
@@ -323,6 +325,7 @@ def test_help(command):
         ],
         "tag": ["model", "standard input"],
         "segment": ["model", "standard input"],
+        "export": ["model", ".fg", "--force"],
         "score": ["model", "corpus"],
     }[command]
     for name in expected:
