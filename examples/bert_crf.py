@@ -15,8 +15,8 @@ that it may not follow, and the F1 of words cut at such tags.
     KERAS_BACKEND=torch python examples/bert_crf.py train.seg.txt dev.seg.txt --layers 1 --seeds 1
 
 The corpora have a sentence a line and blanks between the words; files in CoNLL-U are read, too.
-Each training is kept in the folder when it ends, and is not repeated: a run that was interrupted
-goes on when it is called again.
+What each training found is kept in the folder, and it is not repeated: a run that was interrupted
+goes on after its last epoch when it is called again.
 """
 
 from __future__ import annotations
@@ -90,28 +90,38 @@ def run(arguments: argparse.Namespace, layers: int, head: str, seed: int) -> dic
         dropout=0.1,
         seed=seed,
     )
-    curve: list[float] = []
-    noting = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: curve.append(round(logs["val_f1"], 4))
-    )
+    # A training of hours goes on after its last epoch if it is interrupted.
+    name = "".join(c if c.isalnum() else "-" for c in key_of(layers, head, seed))
+    model, notes = arguments.folder / f"{name}.keras", arguments.folder / f"{name}.json"
+    kept = json.loads(notes.read_text("utf-8")) if notes.exists() else {"curve": [], "seconds": 0}
+    curve, before = kept["curve"], kept["seconds"]
     start = time.perf_counter()
+
+    def note(epoch: int, logs: dict[str, float]) -> None:
+        curve[epoch:] = [round(logs["val_f1"], 4)]
+        seconds = before + time.perf_counter() - start
+        notes.write_text(json.dumps({"curve": curve, "seconds": seconds}), "utf-8")
+
     tagger.fit(
         train,
         validation=dev,
         epochs=arguments.epochs,
         patience=arguments.epochs,
-        callbacks=[noting],
+        save_to=model,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note)],
         verbose=0,
     )
     transitions = tagger.transitions
     illegal, free = without_rules(tagger, dev)
+    model.unlink()
+    notes.unlink()
     return {
         "f1": tagger.validation_score.f1,
         "curve": curve,
         "free": free,
         "illegal": illegal,
         "transitions": None if transitions is None else transitions.round(3).tolist(),
-        "seconds": round(time.perf_counter() - start),
+        "seconds": round(before + time.perf_counter() - start),
     }
 
 
