@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain_reader.kinds import kinds_of, script_as_lower
+
 PADDING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 
 EDGE = 0
@@ -47,7 +49,8 @@ class Characters:
 
     Args:
         characters: The known characters, sorted.
-        pairs: The known pairs, sorted; a NUL stands for the text's edge.
+        pairs: The known pairs, sorted; a NUL stands for the text's edge. A pair of the code points
+            in `kinds.py` is a kind of pairs, and stands for those not known.
         half_width: Whether letters and digits of full width are read as those of ASCII.
     """
 
@@ -75,11 +78,29 @@ class Characters:
         characters[positions] = _look_up(self._characters, codes)
         placed = np.full(total + 2, EDGE, "uint64")
         placed[positions + 1] = codes
-        pairs = _look_up(self._pairs, _pair_keys(placed[:-1], placed[1:])).astype("int32")
+        pairs = self._pair_numbers(placed[:-1], placed[1:]).astype("int32")
         masked = np.ones(total + 2, bool)
         masked[positions + 1] = False
         pairs[masked[:-1] & masked[1:]] = PADDING
         return EncodedTexts(starts, lengths, positions, characters, pairs)
+
+    def kinds_of_known_pairs(self) -> np.ndarray:
+        """Find the number of the kind of each known pair; UNKNOWN where that is not known."""
+        return self._kind_numbers(self._pairs >> np.uint64(32), self._pairs & np.uint64(0xFFFFFFFF))
+
+    def _pair_numbers(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Find the number of each pair of code points, or of its kind where it is not known."""
+        numbers = _look_up(self._pairs, _pair_keys(left, right))
+        new = np.flatnonzero(numbers == UNKNOWN)
+        numbers[new] = self._kind_numbers(left[new], right[new])
+        return numbers
+
+    def _kind_numbers(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Find the number of the kind of each pair; UNKNOWN where it is not known either."""
+        kinds = kinds_of(np.stack([left, right]))
+        numbers = _look_up(self._pairs, _pair_keys(*kinds))
+        foreign = _look_up(self._pairs, _pair_keys(*script_as_lower(kinds)))
+        return np.where(numbers == UNKNOWN, foreign, numbers)
 
 
 def code_points(text: str) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_a_tagger(tmp_path):
         {"encoder": ConvolutionBlock(7, 1)},
         {"encoder": ConvolutionBlock(7, 3, dilation=2)},
     ],
-    ids=str,
+    ids=["softmax", "constrained", "bilstm", "lstm", "residual", "even", "point", "dilated"],
 )
 def test_other_segmenters(options, tmp_path):
     """Whatever a segmenter is made of: odd lines are cut alike."""
@@ -283,7 +283,7 @@ load("model.keras")
         ),
         (lambda x: ConvolutionBlock(4, name="one")(x) + ConvolutionBlock(4)(x), "'add"),
     ],
-    ids=str,
+    ids=["gru", "relu", "backwards", "sum", "two_grus", "add"],
 )
 def test_what_only_keras_computes(encoder, message, tmp_path):
     """A layer that the reader does not know is named."""

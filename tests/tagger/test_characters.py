@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from finegrain.tagger.characters import PADDING, UNKNOWN, CharacterFeatures
+from finegrain_reader.kinds import DIGIT, EDGE, HAN, LOWER, MARK, UPPER
 
 ODD = {
     "emoji": "a👩‍👩‍👧b",
@@ -18,6 +19,17 @@ ODD = {
 def layer_of_ab(**options):
     """Known: characters a=2, b=3; pairs (edge, a)=2, ab=3, (b, edge)=4, ba=5."""
     return CharacterFeatures("ba", ["ab", "\x00a", "b\x00", "ba"], **options)
+
+
+def kind(left, right):
+    """How a layer writes a kind of pairs."""
+    return chr(left) + chr(right)
+
+
+def layer_of_kinds(**options):
+    """Known: a=2; pairs (edge, a)=2, (lower, edge)=3, (lower, lower)=4, (Han, lower)=5."""
+    kinds = [kind(LOWER, EDGE), kind(LOWER, LOWER), kind(HAN, LOWER)]
+    return CharacterFeatures("a", ["\x00a", *kinds], **options)
 
 
 def as_model(layer):
@@ -50,6 +62,34 @@ def test_an_unknown_character_between_known_ones():
     ]
 
 
+def test_a_new_pair_is_read_as_its_kind():
+    """It has the number of its kind if that is known; a pair that is known has its own."""
+    assert layer_of_kinds().encode(["ax一b"], 5)[0].tolist() == [
+        [2, 2, 4],  # a: (edge, a), ax
+        [UNKNOWN, 4, UNKNOWN],  # x: ax, x一
+        [UNKNOWN, UNKNOWN, 5],  # 一: x一, 一b
+        [UNKNOWN, 5, 3],  # b: 一b, (b, edge)
+        [PADDING] * 3,
+    ]
+
+
+def test_a_script_of_which_nothing_is_known_is_read_as_small_letters():
+    """Hangul between Han is, but not where its own kind is known."""
+    assert layer_of_kinds().encode(["一한국"], 3)[0, :, 1:].tolist() == [[1, 5], [5, 4], [4, 3]]
+    layer = CharacterFeatures.of([["一", "한국", "민국"], ["a", "bc"]], min_count=1)
+    known = [layer.encode([text], 2)[0, 0, 2] for text in ("국한", "ac")]
+    assert len({*known, UNKNOWN}) == 3
+
+
+def test_kinds_of_full_width():
+    """Letters and digits of full width are of the kinds of those of ASCII, signs are not."""
+    layer = CharacterFeatures.of([["Ａ1", "ａ２", ".", "b3", "B4", "!"]], min_count=1)
+    for full, half in ("Ｘ９", "X9"), ("ｙ９", "y9"), ("９Ｘ", "9X"):
+        np.testing.assert_array_equal(layer.encode([full], 2), layer.encode([half], 2))
+        assert layer.encode([half], 2)[0, 0, 2] > UNKNOWN
+    assert {kind(UPPER, DIGIT), kind(LOWER, DIGIT), kind(DIGIT, MARK)} <= set(layer.pairs)
+
+
 def test_padding_stands_behind_each_text():
     """Rows are as long as asked for, 0 behind the text's end, and as each text alone."""
     layer = layer_of_ab()
@@ -80,15 +120,21 @@ def test_a_layer_that_knows_nothing():
 @pytest.mark.parametrize(
     ("min_count", "characters", "pairs"),
     [
-        (1, "abc", {"\x00a", "ab", "ba", "b\x00", "\x00c", "c\x00", "a\x00"}),
-        (2, "ab", {"\x00a", "ab"}),
-        (3, "a", set()),
+        (
+            1,
+            "abc",
+            {"\x00a", "ab", "ba", "b\x00", "\x00c", "c\x00", "a\x00"}
+            | {kind(EDGE, LOWER), kind(LOWER, LOWER), kind(LOWER, EDGE)},
+        ),
+        (2, "ab", {"\x00a", "ab", kind(EDGE, LOWER), kind(LOWER, LOWER), kind(LOWER, EDGE)}),
+        (3, "a", {kind(LOWER, EDGE)}),
         (4, "", set()),
     ],
 )
 def test_min_count(min_count, characters, pairs):
     """What occurs `min_count` times is known, over the words of a sentence put together."""
     # ab|a and ab and c: a 3 times, b twice, c once; (edge, a) twice, ab twice, the others once.
+    # A kind counts its different pairs: those with the edge behind them are a, b and c.
     layer = CharacterFeatures.of([["ab", "a"], ["ab"], ["c"]], min_count=min_count)
     assert layer.characters == characters
     assert set(layer.pairs) == pairs
@@ -157,13 +203,45 @@ def test_pairs_are_forgotten_by_their_count():
     np.testing.assert_allclose(both, np.square(expected), atol=0.04)
 
 
+def test_pairs_are_forgotten_to_their_kind_and_kinds_in_turn():
+    """Of a forgotten pair the kind remains, unless it is forgotten, too, by its own count."""
+    layer = CharacterFeatures(
+        "ab",
+        ["ab", "\x00a", kind(LOWER, LOWER)],
+        character_dim=1,
+        pair_dim=1,
+        pair_counts=[1, 1, 3],
+    )
+    edged, known, kinds = layer.encode(["ab"], 2)[0, 0, 1], *layer.encode(["ab", "bb"], 2)[:, 0, 2]
+    places = np.full((3, 4000, 3), 2, "int32")
+    places[:, :, 1:] = np.array([edged, known, kinds])[:, None, None]
+    outputs(layer, places)
+    rows = np.arange(5.0)[:, None]  # a vector is the number of its row
+    layer.left_table.assign(rows)
+    layer.right_table.assign(rows)
+    seen = outputs(layer, places, training=True)[:, :, 1:].astype(int)
+    expected = {
+        0: {edged: 1 / 2, UNKNOWN: 1 / 2},  # its kind is not known
+        1: {known: 1 / 2, kinds: 3 / 8, UNKNOWN: 1 / 8},
+        2: {kinds: 3 / 4, UNKNOWN: 1 / 4},
+    }
+    for case, shares in expected.items():
+        for side in range(2):
+            found, counts = np.unique(seen[case, :, side], return_counts=True)
+            assert set(found.tolist()) == {int(number) for number in shares}
+            for number, count in zip(found.tolist(), counts / 4000, strict=True):
+                np.testing.assert_allclose(count, shares[number], atol=0.04)
+
+
 def test_counts_are_those_of_the_corpus():
-    """`of` counts each known pair over all sentences, edges included."""
+    """`of` counts each known pair over all sentences, edges included; a kind's different pairs."""
     layer = CharacterFeatures.of([["ab", "a"], ["ab"], ["ab"]], min_count=2)
     assert dict(zip(layer.pairs, layer.pair_counts, strict=True)) == {
         "\x00a": 3,
         "ab": 3,
         "b\x00": 2,
+        kind(LOWER, LOWER): 2,
+        kind(LOWER, EDGE): 2,
     }
 
 

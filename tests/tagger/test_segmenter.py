@@ -234,6 +234,38 @@ def test_the_words_were_learned(trained):
     assert trained.segment("thecatsat") == ["the", "cat", "sat"]
 
 
+def mixed_sentences(count, seed):
+    """Sentences of single Han characters, Latin words, and numbers with a Han character to them."""
+    random = np.random.default_rng(seed)
+
+    def word(characters, least, most):
+        return "".join(random.choice(list(characters), random.integers(least, most + 1)))
+
+    result = []
+    while len(result) < count:
+        sentence = []
+        for kind in random.choice(["Han", "Latin", "number"], random.integers(4, 8)).tolist():
+            if kind == "Latin" and not (sentence and sentence[-1].isascii()):
+                sentence.append(word("abcdefghijklm", 2, 4))
+            elif kind == "number":
+                sentence.append(word("01234", 1, 3) + word("甲乙丙丁戊己庚辛壬癸", 1, 1))
+            else:
+                sentence.append(word("甲乙丙丁戊己庚辛壬癸", 1, 1))
+        if 9 <= len("".join(sentence)) <= 16:
+            result.append(sentence)
+    return result
+
+
+@pytest.mark.full
+def test_what_becomes_of_new_words_in_other_letters_is_learned():
+    """Latin words stand alone here, and numbers do not: so it is of letters and digits not seen."""
+    segmenter = train(corpus=mixed_sentences(96, 1), validation=mixed_sentences(16, 2))
+    assert segmenter.segment("子xyz丑") == ["子", "xyz", "丑"]
+    assert segmenter.segment("子78丑") == ["子", "78丑"]
+    assert segmenter.segment("子９丑ｎｏ") == ["子", "９丑", "ｎｏ"]
+    assert segmenter.segment("子яю寅") == ["子", "яю", "寅"]
+
+
 @pytest.mark.full
 def test_tags_spell_words(loaded):
     """Even a model that prefers what is forbidden gives only sequences that spell words."""

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from finegrain.tagger.files import load_words, save_words
+from finegrain_reader.kinds import kinds_of
 from finegrain_reader.vocabulary import (
     EDGE,
     FIRST_KNOWN,
@@ -20,6 +21,7 @@ from finegrain_reader.vocabulary import (
     PADDING,
     UNKNOWN,
     Characters,
+    code_points,
 )
 from finegrain_reader.windows import WINDOW
 
@@ -32,18 +34,22 @@ class CharacterFeatures(keras.layers.Layer):
 
     The layer knows its characters and pairs, and turns text into the numbers that it takes: a
     saved model needs no vocabulary beside it. Everything else is *unknown*, which has vectors of
-    its own; they are trained by the characters and pairs too rare to be kept.
+    its own; they are trained by the characters and pairs too rare to be kept. Of a new pair the
+    layer may know the kind, such as a Chinese character with a small letter behind it: so a tagger
+    learns from its corpus what becomes of Latin words and numbers that it has never seen.
 
     Args:
         characters: The known characters.
-        pairs: The known pairs of neighbouring characters; a NUL stands for the text's edge.
+        pairs: The known pairs of neighbouring characters; a NUL stands for the text's edge. A pair
+            of the code points in `kinds.py` is a kind of pairs, and stands for those not known.
         words: The words of the training corpus. They have no part in the computation: scoring
             tells by them which words of another corpus are new.
         character_dim: Size of a character's vector.
         pair_dim: Size of a pair's vector.
-        pair_counts: How often each of the pairs occurs in training. A pair of count n is made
-            unknown in training with probability forgetting / (forgetting + n): the model learns
-            to do without rare pairs, as it will have to with new ones.
+        pair_counts: How often each of the pairs occurs in training; for a kind, how many pairs of
+            that kind. A pair of count n is forgotten in training with probability forgetting /
+            (forgetting + n), so that its kind is all that is left, and that may be forgotten in
+            turn: the model learns to do without rare pairs, as it will have to with new ones.
         forgetting: See there; 0 never forgets.
         half_width: Whether letters and digits of full width (Ａ, １) are read as those of ASCII.
             `of` makes layers that do.
@@ -62,9 +68,9 @@ class CharacterFeatures(keras.layers.Layer):
     >>> from finegrain.tagger.characters import CharacterFeatures
     >>> layer = CharacterFeatures.of([["ab", "a"], ["ab"]], min_count=2)
     >>> layer.characters, layer.pairs
-    ('ab', ['\x00a', 'ab'])
-    >>> layer.encode(["aba"], 4)[0].tolist()
-    [[2, 2, 3], [3, 3, 1], [2, 1, 1], [0, 0, 0]]
+    ('ab', ['\x00a', 'ab', '\ufdd5\ufdd0', '\ufdd5\ufdd5'])
+    >>> layer.encode(["abz"], 4)[0].tolist()
+    [[2, 2, 3], [3, 3, 5], [1, 5, 4], [0, 0, 0]]
     """
 
     def __init__(
@@ -93,6 +99,8 @@ class CharacterFeatures(keras.layers.Layer):
         self.half_width = half_width
         self.seed_generator = keras.random.SeedGenerator()
         self._numbers = Characters(self.characters, self.pairs, half_width=half_width)
+        of_kind = self._numbers.kinds_of_known_pairs()
+        self._number_when_forgotten = np.r_[PADDING, UNKNOWN, of_kind].astype("int32")
 
     @classmethod
     def of(
@@ -104,6 +112,8 @@ class CharacterFeatures(keras.layers.Layer):
         **kwargs: Any,
     ) -> CharacterFeatures:
         """Make the layer that knows what occurs at least `min_count` times in `sentences`.
+
+        Of pairs it knows the kinds, too, if there are as many different pairs of them.
 
         Args:
             sentences: Lists of words, or texts.
@@ -119,11 +129,17 @@ class CharacterFeatures(keras.layers.Layer):
             characters.update(text)
             edged = f"{chr(EDGE)}{text}{chr(EDGE)}"
             pairs.update(map("".join, pairwise(edged)))
+        # In an epoch a pair of any count is forgotten, or too rare, about once. So a kind is
+        # trained as often as there are different pairs of it, which makes this its count.
+        codes = code_points("".join(pairs))
+        kinds = "".join(map(chr, kinds_of(codes)))
+        pairs |= Counter(map("".join, zip(kinds[::2], kinds[1::2], strict=True)))
+        known = {pair: count for pair, count in pairs.items() if count >= min_count}
         return cls(
             "".join(c for c, count in characters.items() if count >= min_count),
-            [pair for pair, count in pairs.items() if count >= min_count],
+            list(known),
             {word for sentence in sentences for word in sentence} if words is None else words,
-            pair_counts=[count for count in pairs.values() if count >= min_count],
+            pair_counts=list(known.values()),
             half_width=True,
             **kwargs,
         )
@@ -141,6 +157,8 @@ class CharacterFeatures(keras.layers.Layer):
 
     def encode(self, texts: Sequence[Sequence[str]], length: int) -> np.ndarray:
         """Encode texts as (texts, length, 3) int32: character, left pair, right pair; 0 as padding.
+
+        A pair that is not known has the number of its kind, if that is known.
 
         Args:
             texts: Texts of at most `length` characters, as strings or lists of characters.
@@ -187,9 +205,12 @@ class CharacterFeatures(keras.layers.Layer):
     def _forget(self, pairs: Tensor) -> Tensor:
         counts = np.array(self.pair_counts, "float32")
         known = self.forgetting / (self.forgetting + counts)
-        probability = ops.take(np.r_[np.zeros(FIRST_KNOWN, "float32"), known], pairs, axis=0)
+        once = np.r_[np.zeros(FIRST_KNOWN, "float32"), known]
+        twice = once * once[self._number_when_forgotten]  # the kind is forgotten, too
         drawn = keras.random.uniform(ops.shape(pairs), seed=self.seed_generator)
-        return ops.where(drawn < probability, UNKNOWN, pairs)
+        kinds = ops.take(self._number_when_forgotten, pairs, axis=0)
+        kinds = ops.where(drawn < ops.take(twice, pairs, axis=0), UNKNOWN, kinds)
+        return ops.where(drawn < ops.take(once, pairs, axis=0), kinds, pairs)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> Tensor:
         """Compute the mask (batch, time), true where there is a character."""
