@@ -70,6 +70,15 @@ def sentences_of(lengths):
     return [[number + 1] * n for number, n in enumerate(lengths)]
 
 
+def test_no_longer_than_the_model_takes():
+    """The longest sentences are padded to its limit, where that is no multiple of 8."""
+    features = Numbers()
+    features.lengths = (30,)
+    tags = [np.zeros(n, "int32") for n in (3, 29, 30)]
+    source = Batches(features, sentences_of([3, 29, 30]), tags, batch_size=4, seed=0)
+    assert {x.shape[1] for x, _, _ in epoch(source)} == {8, 30}
+
+
 def batches(lengths=LENGTHS, batch_size=4, seed=0):
     """Sentence i has the number i + 1 as each of its features, and tags that tell its length."""
     tags = [np.full(n, n % 4, "int32") for n in lengths]

@@ -161,6 +161,42 @@ def test_characters_without_sentence_pieces_mark_of_a_blank(hub):
     assert layer.sizes(["漢", "字", "x"]).tolist() == [1, 1, 1]
 
 
+@one_backend
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentence_pieces_are_those_of_a_running_text(hub, prefix):
+    """The blank before a word is told where the model puts none before a text, as Gemma's."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a ab ab", "ab ba a", "ab"]),
+        model_writer=model,
+        vocab_size=12,
+        model_type="bpe",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        unk_piece="<unk>",
+        bos_piece="<bos>",
+        eos_piece="<eos>",
+        add_dummy_prefix=prefix,
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    tokenizer = hub.models.GemmaTokenizer(proto=model.getvalue())
+    layer = Subwords(tokenizer, inputs=("token_ids", "padding_mask", "position_ids"))
+    encoded = layer.encode([["ab", "a", "ab"]], 4)
+    running = np.asarray(tokenizer("ab a ab")).tolist()
+    assert tokenizer.id_to_token(running[0]) == ("▁ab" if prefix else "ab")
+    assert encoded["token_ids"][0].tolist() == [2, *running, 1, 0]
+    assert encoded["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 # Training on a backbone.
 
 

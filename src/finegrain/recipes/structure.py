@@ -96,6 +96,10 @@ def blocks_along_graph(model: keras.Model) -> list[Any]:
     """Return the outputs of a functional model's blocks, in order, one for each call of a block."""
     nodes = _nodes(model)
     blocks = _blocks_of_graph(nodes)
+    if not blocks:
+        # A single layer that holds layers of layers, as a transformer's, is a block all the same.
+        deep = {id(node.operation) for node in nodes if height(node.operation) >= 2}
+        blocks = deep if len(deep) == 1 else blocks
     return [node.outputs[0] for node in nodes if id(node.operation) in blocks]
 
 
@@ -289,12 +293,12 @@ def _blocks_of_chain(layers: Sequence[Any]) -> set[int]:
 def _blocks(follows: Sequence[tuple[Any, Any]]) -> set[int]:
     """Find the blocks among layers of which pairs (earlier, later) follow each other.
 
-    Layers of a class are blocks if one of them follows another directly: not the layers that embed
-    patches anew between the stages of a hierarchical transformer. If no class has that, as where
-    blocks of two classes take turns, all blocks of those classes count that have several.
+    Layers of a class are blocks if one of them follows another, or itself, directly: not the layers
+    that embed patches anew between the stages of a hierarchical transformer. If no class has that,
+    as where blocks of two classes take turns, all blocks of those classes count that have several.
     """
     layers = {id(layer): layer for pair in follows for layer in pair}
-    direct = {_kind(a) for a, b in follows if _kind(a) == _kind(b) and a is not b}
+    direct = {_kind(a) for a, b in follows if _kind(a) == _kind(b)}
     if not direct:
         counts = Counter(_kind(layer) for layer in layers.values())
         after: dict[int, set[Any]] = {}

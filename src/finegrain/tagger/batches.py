@@ -86,7 +86,9 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.epoch = 0
         lengths = np.array([features.sizes(sentence).sum() for sentence in sentences])
-        self.lengths = bucket_lengths(lengths.tolist())
+        # The longest that the model takes is no multiple of 8, if a backbone wants two places more.
+        longest = features.lengths[-1]
+        self.lengths = [min(length, longest) for length in bucket_lengths(lengths.tolist())]
         bucket_of = np.searchsorted(self.lengths, lengths)
         self.buckets: list[tuple[Any, np.ndarray]] = []
         self.rows: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,8 +29,23 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_can_be_saved(model: keras.Model) -> None:
+    """Raise a ValueError if a part of a model cannot tell what it takes to make it again."""
+    try:
+        json.dumps(keras.saving.serialize_keras_object(model))
+    except Exception as error:  # parts of any class may fail at it in any way
+        failed = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            "The tagger cannot be written to a file: the `get_config` of a layer, backbone or "
+            f"tokenizer of its model fails ({type(error).__name__}: {error}; in "
+            f"{failed.filename}, line {failed.lineno}). Cure: mend that class, take another "
+            "version of the package it comes from, or train without `save_to`."
+        ) from error
+
+
 def write_tagger(model: keras.Model, task: Task, path: Path) -> None:
     """Write a model, and beside it what it tags, to a `.keras` file."""
+    check_can_be_saved(model)
     config = task.get_config()
     scheme: Any = task.scheme
     if scheme is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from finegrain.crf.layer import CRF
-from finegrain.tagger.backbones import hidden_states_model, most_pieces
+from finegrain.tagger.backbones import HiddenStates, most_pieces
 from finegrain.tagger.characters import CharacterFeatures
 from finegrain.tagger.encoders import Encoder, get_encoder
 from finegrain.tagger.subwords import SPECIAL, Subwords, checked_pooling, checked_tokenizer
@@ -55,7 +55,9 @@ class Network:
         self.encoder = encoder if encoder is None else get_encoder(encoder, width, dropout)
         self.width = width
         self.tokenizer = None if tokenizer is None else checked_tokenizer(tokenizer)
-        self.backbone = None if backbone is None else hidden_states_model(backbone, layers)
+        self.backbone = (
+            None if backbone is None else HiddenStates(backbone, layers, name=backbone.name)
+        )
         self.limit = most_pieces(backbone) - SPECIAL
         self.pooling = checked_pooling(pooling)
         self.dropout = dropout
@@ -121,8 +123,6 @@ def features_of(model: keras.Model) -> Any:
     return found[0]
 
 
-def backbone_of(model: keras.Model) -> keras.Model | None:
+def backbone_of(model: keras.Model) -> HiddenStates | None:
     """Return the pretrained part of a tagger's model, if it has one."""
-    if not isinstance(features_of(model), Subwords):
-        return None
-    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    return next((layer for layer in model.layers if isinstance(layer, HiddenStates)), None)

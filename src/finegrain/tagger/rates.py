@@ -8,6 +8,7 @@ from finegrain import recipes
 from finegrain._checks import checked_number, checked_positive
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.rules.rule import Rule
+from finegrain.tagger.backbones import HiddenStates
 
 TRANSITIONS = r"crf/(transitions|start|end)$"
 
@@ -47,7 +48,7 @@ class Rates:
         """Return the arguments."""
         return dict(vars(self))
 
-    def optimizer(self, model: keras.Model, backbone: keras.Model | None, steps: int) -> PerWeight:
+    def optimizer(self, model: keras.Model, backbone: HiddenStates | None, steps: int) -> PerWeight:
         """Make the optimizer of a training of so many steps."""
         rate = self.learning_rate
         if rate is None:
@@ -72,7 +73,7 @@ class Rates:
         return PerWeight(
             keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay, global_clipnorm=1.0),
             [
-                *recipes.layer_decay(backbone, self.layer_decay),
+                *recipes.layer_decay(backbone.levels(), self.layer_decay),
                 *recipes.no_weight_decay(model),
                 Rule(head, learning_rate_multiplier=self.head_multiplier, name="head"),
                 *rules,

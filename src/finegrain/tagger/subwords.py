@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -40,7 +41,8 @@ class Subwords(keras.layers.Layer):
             lists of numbers, and has `start_token_id` and `end_token_id`.
         pooling: Which sub-words of a word make its vector: its `"first"`, its `"last"`, or the
             `"mean"` of all.
-        inputs: What the encoder takes, of `token_ids`, `padding_mask` and `segment_ids`.
+        inputs: What the encoder takes, of `token_ids`, `padding_mask`, `segment_ids` and
+            `position_ids`.
         limit: Most sub-words of a sentence that the encoder can take, without the special ones.
         characters: Whether the units are the characters of a text without blanks, and not words.
         words: The words of the training corpus. They have no part in the computation: scoring
@@ -112,15 +114,15 @@ class Subwords(keras.layers.Layer):
             counts = np.array([len(word) for word in pieces], "int32")
             words[row, : len(counts), 0] = len(start) + np.cumsum(counts) - counts
             words[row, : len(counts), 1] = counts
-        values = (tokens, mask, np.zeros_like(tokens))
+        places = np.broadcast_to(np.arange(length + SPECIAL, dtype="int32"), tokens.shape)
+        values = (tokens, mask, np.zeros_like(tokens), places)
         told = {name: x for name, x in zip(INPUTS, values, strict=True) if name in self.inputs}
         return told | {"words": words}
 
     def _pieces(self, words: Sequence[str]) -> list[list[int]]:
         """Return the sub-words of each word, at least one and not more than a window can take."""
         marked = [
-            # Byte-level tokenizers take a blank for a part of the word behind it.
-            f" {word}" if index and not self.characters and _is_byte_level(self.tokenizer) else word
+            f" {word}" if index and not self.characters and self._joins_blanks else word
             for index, word in enumerate(words)
         ]
         new = [word for word in dict.fromkeys(marked) if word not in self._known]
@@ -138,9 +140,23 @@ class Subwords(keras.layers.Layer):
         most = max(min(MOST_PIECES, self.limit // 4), 1)
         return pieces[:most] or [unknown_token(self.tokenizer)]
 
+    @cached_property
+    def _joins_blanks(self) -> bool:
+        """Whether the blank before a word has to be told, as a part of the word's first piece.
+
+        So it is of byte-level tokenizers, and of SentencePiece's where they put none before a text
+        themselves (Gemma's).
+        """
+        # KerasHub's classes, which need not be imported to be known.
+        classes = {base.__name__ for base in type(self.tokenizer).__mro__}
+        if "SentencePieceTokenizer" not in classes:
+            return "BytePairTokenizer" in classes
+        found = _lists(self.tokenizer(["a", " a"]))
+        names = (_name(self.tokenizer, pieces[0]) if pieces else "" for pieces in found)
+        return [name.startswith(_WORD_START) for name in names] == [False, True]
+
     def _is_word_start(self, piece: int) -> bool:
-        name = getattr(self.tokenizer, "id_to_token", None)
-        return name is not None and name(piece) == _WORD_START
+        return _name(self.tokenizer, piece) == _WORD_START
 
     def build(self, input_shape: Any) -> None:
         """Create nothing: a tokenizer has no weights."""
@@ -239,9 +255,9 @@ def checked_pooling(pooling: str) -> str:
     return pooling
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
-    # KerasHub's class, which need not be imported to be known.
-    return any(base.__name__ == "BytePairTokenizer" for base in type(tokenizer).__mro__)
+def _name(tokenizer: Any, piece: int) -> str:
+    name = getattr(tokenizer, "id_to_token", None)
+    return "" if name is None else str(name(piece))
 
 
 def _lists(ragged: Any) -> list[list[int]]:

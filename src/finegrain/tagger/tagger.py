@@ -17,7 +17,13 @@ from finegrain.tagger.batches import Batches
 from finegrain.tagger.characters import CharacterFeatures
 from finegrain.tagger.decoding import Chain, Decoder
 from finegrain.tagger.encoders import Encoder
-from finegrain.tagger.files import checked_path, read_tagger, tagger_errors, write_tagger
+from finegrain.tagger.files import (
+    check_can_be_saved,
+    checked_path,
+    read_tagger,
+    tagger_errors,
+    write_tagger,
+)
 from finegrain.tagger.network import Network, backbone_of, features_of
 from finegrain.tagger.rates import Rates
 from finegrain.tagger.tasks import Corpus, Example, get_task
@@ -209,9 +215,9 @@ class Tagger:
 
         Raises:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
-            ValueError: if `save_to` is not a `.keras` file in an existing folder, if there is no
-                training to go on with that there has to be, or if a tag is new to a model that is
-                there already.
+            ValueError: if `save_to` is not a `.keras` file in an existing folder, or a part of the
+                model cannot be saved; if there is no training to go on with that there has to be;
+                or if a tag is new to a model that is there already.
             TrainingDivergedError: if the loss or a weight is no longer finite after an epoch.
             KeyboardInterrupt: on Ctrl-C. As after any error in training, the best weights so far
                 are back in place.
@@ -230,6 +236,8 @@ class Tagger:
         if self._model is None:
             self._task.learn(train)
             self._set_model(self._network.build(self._task, train))
+        if save_to is not None:
+            check_can_be_saved(self.model)
         batches = self._batches(train, batch_size)
         self._features.words |= self._task.words(train)
         backbone = backbone_of(self.model)
@@ -379,7 +387,8 @@ class Tagger:
             path: The file, whose name ends in `.keras`; one that is there is replaced.
 
         Raises:
-            ValueError: if the name does not end in `.keras`, or there is no such folder.
+            ValueError: if the name does not end in `.keras`, there is no such folder, or a part of
+                the model cannot be saved.
         """
         write_tagger(self.model, self._task, checked_path(path))
 
