@@ -67,9 +67,11 @@ class Tagger:
         encoder: `"cnn"`, `"bilstm"`, or a Keras layer or model that maps features (batch, time,
             channels) to features (batch, time, any number of channels). Defaults to `"cnn"` for
             characters, `"bilstm"` for words, and none above a backbone.
-        backbone: A KerasHub backbone that encodes a text, such as `BertBackbone`. It is trained.
+        backbone: A KerasHub backbone that takes one text, such as `BertBackbone`. It is trained,
+            except what is frozen.
         tokenizer: The backbone's tokenizer.
-        layers: How many of the backbone's blocks to use, counted from the first. Defaults to all.
+        layers: How many of the backbone's blocks to use, counted from the first; of blocks that are
+            called several times, as ALBERT's, how many calls. Defaults to all.
         pooling: Which of a word's sub-words stand for it: `"first"`, `"last"` (for a backbone that
             reads from left to right), or the `"mean"` of all.
         scheme: `"BIO"` or another scheme for the tags of spans. Defaults to that of the corpus.
