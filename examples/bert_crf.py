@@ -33,6 +33,7 @@ import keras
 import numpy as np
 from _e5 import character_encoder
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -139,10 +140,11 @@ def gap(transitions: list[list[float]] | None) -> float:
 
 
 def report(results: dict[str, Any], settings: dict[str, Any]) -> None:
-    table = Table(title=f"{settings['sentences']:,} sentences, {settings['epochs']} epochs")
-    columns = ("F1", "each seed", "epoch 1", "F1 free", "illegal", "legal − illegal", "s")
+    title = f"{settings['sentences']:,} sentences, {settings['epochs']} epochs"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    columns = ("F1", "epoch 1", "F1 free", "illegal", "gap", "min")
     for column in ("blocks", "head", *columns):
-        table.add_column(column, justify="left" if column == "head" else "right")
+        table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
     for layers in sorted({int(key.split(" | ")[0]) for key in results}):
         for head in HEADS:
             runs = [
@@ -151,21 +153,25 @@ def report(results: dict[str, Any], settings: dict[str, Any]) -> None:
             if not runs:
                 continue
             scores = [one["f1"] for one in runs]
-            spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+            spread = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
             difference = statistics.mean(gap(one["transitions"]) for one in runs)
             table.add_row(
                 str(layers),
                 head,
                 f"{statistics.mean(scores):.4f}{spread}",
-                ", ".join(f"{score:.4f}" for score in scores),
                 f"{statistics.mean(one['curve'][0] for one in runs):.4f}",
                 f"{statistics.mean(one['free'] for one in runs):.4f}",
                 f"{statistics.mean(one['illegal'] for one in runs):.2%}",
                 "" if np.isnan(difference) else f"{difference:.2f}",
-                f"{statistics.mean(one['seconds'] for one in runs):.0f}",
+                f"{statistics.mean(one['seconds'] for one in runs) / 60:.0f}",
             )
         table.add_section()
     console.print(table)
+    console.print(
+        "F1 free: of the best tags by what was learned, without the rules of the tags; illegal: "
+        "the share of pairs in them that break the rules; gap: how much higher the transitions of "
+        "legal pairs are than those of others."
+    )
     labels = fg.tagging.BMES().labels
     for key, one in results.items():
         layers, head, seed = key.split(" | ")
@@ -190,7 +196,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         return
     labels, allowed = fg.tagging.BMES().labels, fg.tagging.BMES().allowed
     layers = sorted({int(key.split(" | ")[0]) for key in shown})
-    figure = Figure(figsize=(11, 3 * len(layers)), layout="constrained")
+    figure = Figure(figsize=(11, 0.5 + 2.8 * len(layers)), layout="constrained")
     axes = figure.subplots(len(layers), 4, squeeze=False)
     limit = max(float(np.abs(values).max()) for values in shown.values())
     for row, count in enumerate(layers):
