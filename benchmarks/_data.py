@@ -10,6 +10,7 @@ SOURCES = {
     "ud_zh_gsdsimp": (
         "UD_Chinese-GSDSimp, https://github.com/UniversalDependencies/UD_Chinese-GSDSimp"
     ),
+    "wnut17": "WNUT-17, https://github.com/leondz/emerging_entities_17",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 # Those that need none but the packages of the tests; their peers are imported when they measure.
-SCRIPTS = ["crf", "export", "gan", "per_weight"]
+SCRIPTS = ["crf", "crfsuite", "export", "gan", "per_weight"]
 
 pytestmark = pytest.mark.one_backend
 

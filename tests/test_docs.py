@@ -1,6 +1,7 @@
 """Every Python block of the README and the guide, and every example in a docstring, is run.
 
 The blocks of one page share their names and run in order, so that a page reads as one session.
+Scripts of other libraries, which need not be installed, are fenced as `py` and not run.
 An example in a docstring starts with no names at all: it imports what it uses, as a reader will.
 """
 
