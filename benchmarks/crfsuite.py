@@ -151,8 +151,7 @@ def page(run: Run) -> str:
         "pretrained. Of `Tagger` means over seeds, with the lowest and the highest F1 in "
         "brackets. Seconds are those of CPU, on one thread, one after another: of training with "
         "all that is made and compiled for it, and of tagging, features and all, in milliseconds "
-        "a sentence.\n\n"
-        + run.source(f"benchmarks/crfsuite.py{seeds_of(run)}")
+        "a sentence.\n\n" + run.source(f"benchmarks/crfsuite.py{seeds_of(run)}")
     ]
     for backend, result in run.results.items():
         keys = [key for key in result if "/" in key]
