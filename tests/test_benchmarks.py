@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 # Those that need none but the packages of the tests; their peers are imported when they measure.
-SCRIPTS = ["crf", "crfsuite", "export", "gan", "per_weight"]
+SCRIPTS = ["crf", "crfsuite", "export", "gan", "per_weight", "segment"]
 
 pytestmark = pytest.mark.one_backend
 
@@ -55,7 +55,10 @@ def test_kept_results_are_shown_with_their_machine_and_are_the_docs(benchmark, r
     shown = run(name, "--show")
     assert shown.strip() == page.read_text("utf-8").strip()
     kept = benchmark("_common").Run.read(name)
-    assert f"Machine: {kept.machine}; {kept.date}." in shown
+    where = kept.source("").partition(" Again")[0]
+    assert where.startswith(f"Machine: {kept.machine}")
+    assert where.endswith(f"; {kept.date}.")
+    assert where in shown
 
 
 def test_by_default_all_is_measured_anew(benchmark, run, monkeypatch, tmp_path):

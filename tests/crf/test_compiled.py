@@ -132,3 +132,32 @@ def test_long_sequences_in_float32():
     errors = {name: np.abs(found[name] - expected[name]).max() for name in parts}
     errors["log_prob"] = np.abs(ops.convert_to_numpy(log_prob) - total).max()
     assert all(errors[name] < bound for name, bound in BOUNDS.items()), errors
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX compiles what runs eagerly")
+def test_what_runs_eagerly_is_compiled_once(caplog):
+    """A second chain of the same shape compiles nothing: that took a second, and lost memory."""
+    import jax
+
+    def everything_else(seed):
+        random = np.random.default_rng(drawn.seed(seed))
+        emissions = random.normal(size=(2, 5, TAGS)).astype("float32")
+        mask = random.random((2, 5)) < 0.7
+        chain = LinearChain(emissions, np.ones((TAGS, TAGS), "float32"), mask=mask)
+        tags, _ = chain.mode()
+        chain.score(ops.maximum(tags, 0))
+        chain.log_prob(ops.maximum(tags, 0))
+        chain.log_prob_partial(emissions > -1)
+        chain.log_partition()
+        chain.marginals()
+        chain.pairwise_marginals()
+        chain.entropy()
+        chain.top_k(2)
+        chain.sample(3, seed=seed)
+
+    everything_else(0)
+    with jax.log_compiles():
+        everything_else(1)
+        assert not [line for line in caplog.messages if line.startswith("Compiling")]
+        jax.jit(lambda x: x + 1)(1.0)
+    assert [line for line in caplog.messages if line.startswith("Compiling")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,23 @@ def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 def is_compiling(value: Any) -> bool:
     """Return whether `value` is a tracer, whose value only the compiled program will know."""
     return isinstance(value, Tracer)
+
+
+def compiled_once(function: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
+    """Return a function that is compiled for each shape once, unless a compiled one calls it.
+
+    By itself each loop of a function is compiled anew in every call, which takes a second, and
+    memory that is not given back.
+    """
+    whole = jax.jit(function, static_argnames=static)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        leaves = jax.tree.leaves((arguments, options))
+        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+        return (function if traced else whole)(*arguments, **options)
+
+    return call
 
 
 def run_if(

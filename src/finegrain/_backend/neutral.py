@@ -26,6 +26,7 @@ __all__ = [
     "UNDOES_FAILED_STEPS",
     "anywhere",
     "call_if",
+    "compiled_once",
     "compute_before_updates",
     "count_one",
     "dense",
@@ -98,6 +99,16 @@ def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tup
 def is_compiling(value: Any) -> bool:
     """Return whether `value` is not known yet, because its step is being compiled."""
     return False
+
+
+def compiled_once(function: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
+    """Return a function that is compiled where it would be in parts, again and again.
+
+    Args:
+        function: From tensors, in tuples and such, to tensors.
+        static: The names of its arguments that are no tensors.
+    """
+    return function
 
 
 def outside_of_graphs() -> AbstractContextManager[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from finegrain.crf.checks import (
 from finegrain.crf.k_best import k_best
 from finegrain.crf.kernels import kernels, log_space
 from finegrain.crf.potentials import unpack
-from finegrain.crf.sampling import sample
+from finegrain.crf.sampling import noise_of, sample
 from finegrain.crf.score import difference
 
 Tensor = Any
@@ -117,7 +118,7 @@ class LinearChain:
             ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
                 is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return self._of_tags(kernels.score, tags)
+        return self._of_tags(_score, tags)
 
     def log_partition(self) -> Tensor:
         """Compute the log of the sum of exp(s(y)) over all tag sequences.
@@ -125,7 +126,7 @@ class LinearChain:
         Returns:
             (batch,): 0 for an empty chain, −inf where no sequence is possible.
         """
-        return kernels.log_partition(self._chain)
+        return _log_partition(self._chain)
 
     def log_prob(self, tags: Tensor) -> Tensor:
         """Compute the log-probability of tag sequences.
@@ -141,7 +142,7 @@ class LinearChain:
             ValueError: if their shape is not that of the mask, or a tag is not in [0, tags). What
                 is compiled cannot raise that: there the sequence gets NaN, with gradient 0.
         """
-        return self._of_tags(kernels.log_prob, tags)
+        return self._of_tags(_log_prob, tags)
 
     def log_prob_partial(self, allowed: Tensor) -> Tensor:
         """Compute the log-probability that every tag is one of those allowed, for partial labels.
@@ -162,11 +163,7 @@ class LinearChain:
             2008, https://aclanthology.org/C08-1113/
         """
         allowed = checked_allowed(allowed, self._shape, self._chain)
-        shifted, _ = self._chain.shifted()
-        scores = shifted.scores
-        emissions = ops.where(allowed, scores.emissions, ops.full_like(scores.emissions, -np.inf))
-        some = kernels.log_partition(Chain(scores._replace(emissions=emissions), shifted.mask))
-        return difference(some, kernels.log_partition(shifted))
+        return _log_prob_partial(self._chain, allowed)
 
     def mode(self) -> tuple[Tensor, Tensor]:
         """Find the most probable tag sequences (Viterbi).
@@ -174,8 +171,8 @@ class LinearChain:
         Returns:
             (tags, score): int32 tags (batch, time), −1 where masked, and their scores (batch,).
         """
-        tags = kernels.best_tags(self._chain)
-        return self._masked(tags), kernels.score(self._chain, tags)
+        tags, score = _mode(self._chain)
+        return self._masked(tags), score
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
         """Find the k most probable tag sequences, best first.
@@ -192,15 +189,14 @@ class LinearChain:
         Raises:
             ValueError: if k is not a positive integer.
         """
-        shifted, offset = self._chain.shifted()
-        tags, scores = k_best(shifted, checked_count(k, "k"))
+        tags, scores, offset = _top_k(self._chain, k=checked_count(k, "k"))
         tags = ops.where((scores > -np.inf)[:, :, None], tags, -1)
         tags = self._masked(tags, axis=1)
         return _mode_first(tags, self.mode()[0], scores), scores + offset[:, None]
 
     def marginals(self) -> Tensor:
         """Compute each tag's probability at each position: (batch, time, tags), 0 where masked."""
-        return self._in_time(kernels.marginals(self._chain))
+        return self._in_time(_marginals(self._chain))
 
     def pairwise_marginals(self) -> Tensor:
         """Compute the probability of each pair of neighbouring tags.
@@ -209,11 +205,11 @@ class LinearChain:
             (batch, time − 1, tags, tags) as [from, to]: entry t is of the valid position before
             t + 1 and of t + 1; 0 where there are no such two.
         """
-        return log_space.pairs(self._chain.shifted()[0])[:, 1:]
+        return _pairs(self._chain)[:, 1:]
 
     def entropy(self) -> Tensor:
         """Compute the entropy of the tag sequences in nats: (batch,), 0 for an empty chain."""
-        return log_space.entropy(self._chain.shifted()[0])
+        return _entropy(self._chain)
 
     def sample(self, n: int = 1, seed: Any = None) -> Tensor:
         """Draw n independent tag sequences from the exact distribution.
@@ -228,7 +224,7 @@ class LinearChain:
         Raises:
             ValueError: if n is not a positive integer.
         """
-        tags = sample(self._chain.shifted()[0], checked_count(n, "n"), seed)
+        tags = _sample(self._chain, noise_of(self._chain, checked_count(n, "n"), seed))
         return self._masked(tags, axis=0)
 
     def _of_tags(self, function: Callable[[Chain, Tensor], Tensor], tags: Tensor) -> Tensor:
@@ -257,6 +253,48 @@ class LinearChain:
 
     def _in_time(self, x: Tensor) -> Tensor:
         return x[:, :0] if self._shape[1] == 0 else x
+
+
+_score = backend.compiled_once(kernels.score)
+_log_prob = backend.compiled_once(kernels.log_prob)
+_log_partition = backend.compiled_once(kernels.log_partition)
+_marginals = backend.compiled_once(kernels.marginals)
+
+
+@backend.compiled_once
+def _mode(chain: Chain) -> tuple[Tensor, Tensor]:
+    tags = kernels.best_tags(chain)
+    return tags, kernels.score(chain, tags)
+
+
+@partial(backend.compiled_once, static=("k",))
+def _top_k(chain: Chain, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    shifted, offset = chain.shifted()
+    return *k_best(shifted, k), offset
+
+
+@backend.compiled_once
+def _log_prob_partial(chain: Chain, allowed: Tensor) -> Tensor:
+    shifted, _ = chain.shifted()
+    scores = shifted.scores
+    emissions = ops.where(allowed, scores.emissions, ops.full_like(scores.emissions, -np.inf))
+    some = kernels.log_partition(Chain(scores._replace(emissions=emissions), shifted.mask))
+    return difference(some, kernels.log_partition(shifted))
+
+
+@backend.compiled_once
+def _pairs(chain: Chain) -> Tensor:
+    return log_space.pairs(chain.shifted()[0])
+
+
+@backend.compiled_once
+def _entropy(chain: Chain) -> Tensor:
+    return log_space.entropy(chain.shifted()[0])
+
+
+@backend.compiled_once
+def _sample(chain: Chain, noise: Tensor) -> Tensor:
+    return sample(chain.shifted()[0], noise)
 
 
 def _mode_first(tags: Tensor, mode: Tensor, scores: Tensor) -> Tensor:

@@ -15,13 +15,27 @@ from finegrain.crf.kernels.loops import scan
 Tensor = Any
 
 
-def sample(chain: Chain, n: int, seed: Any) -> Tensor:
+def noise_of(chain: Chain, n: int, seed: Any) -> Tensor:
+    """Draw the numbers by which n tag sequences are drawn, (T, n, B, 1) in [0, 1).
+
+    Args:
+        chain: The chain.
+        n: How many.
+        seed: As `keras.random` takes it.
+    """
+    emissions = chain.scores.emissions
+    batch, time = ops.shape(emissions)[:2]
+    noise = keras.random.uniform((time, n, batch, 1), dtype=emissions.dtype, seed=seed)
+    # Below 1 even after rounding, so that some tag is always drawn.
+    return noise * (1 - 4 * float(np.finfo(keras.backend.standardize_dtype(noise.dtype)).eps))
+
+
+def sample(chain: Chain, noise: Tensor) -> Tensor:
     """Draw n tag sequences exactly: each tag given the one before it and all that may follow.
 
     Args:
         chain: A shifted chain.
-        n: How many.
-        seed: As `keras.random` takes it.
+        noise: (T, n, B, 1), as `noise_of` draws it.
 
     Returns:
         (n, B, T) int32; anything at masked positions, −1 for a chain without possible sequences.
@@ -34,10 +48,7 @@ def sample(chain: Chain, n: int, seed: Any) -> Tensor:
     emission = scores.emissions[:, 0]
     _, (following,) = log_space.backward(chain, look_ahead, emission, [emission.dtype])
     columns = log_space.columns(chain)
-    batch, time = ops.shape(scores.emissions)[:2]
-    noise = keras.random.uniform((time, n, batch, 1), dtype=emission.dtype, seed=seed)
-    # Below 1 even after rounding, so that some tag is always drawn.
-    noise = noise * (1 - 4 * float(np.finfo(keras.backend.standardize_dtype(noise.dtype)).eps))
+    n, batch = ops.shape(noise)[1:3]
 
     def step(tag: Tensor, xs: Any) -> Any:
         at = log_space.step_of(chain, xs[:-2])

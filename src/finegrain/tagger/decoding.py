@@ -202,8 +202,10 @@ class Chain(ScoresOfSequence):
             return []
         missing = -len(self.emissions) % _MULTIPLE
         allowed = np.stack([with_rows(one, missing, 1) for one in sets])
-        logarithms = self._numpy(self.distribution(len(sets)).log_prob_partial(allowed))
-        return np.exp(np.minimum(logarithms, 0.0)).tolist()
+        copies = 1 << (len(sets) - 1).bit_length()  # in few shapes: each is compiled once
+        allowed = with_rows(allowed, copies - len(sets), 1)
+        logarithms = self._numpy(self.distribution(copies).log_prob_partial(allowed))
+        return np.exp(np.minimum(logarithms[: len(sets)], 0.0)).tolist()
 
     @staticmethod
     def _numpy(x: Any) -> np.ndarray:

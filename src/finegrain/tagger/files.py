@@ -72,7 +72,7 @@ def read_tagger(path: Path) -> tuple[keras.Model, dict[str, Any]]:
             f"There is no model file of this name; `finegrain train` makes one. Received: {path}"
         )
     with tagger_errors(path):
-        model = keras.models.load_model(path, safe_mode=True)
+        model = keras.models.load_model(path, safe_mode=True, compile=False)
         with zipfile.ZipFile(path) as archive:
             if DESCRIPTION not in archive.namelist():
                 return model, {"name": "segment"}
