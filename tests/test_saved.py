@@ -64,6 +64,7 @@ def test_weights_alone():
 
 
 def test_segmenter():
-    """Words as they were."""
-    segmenter = fg.tagging.Segmenter.load(SAVED / "segmenter.keras")
-    assert segmenter.segment("thedogran") == EXPECTED["segmenter/predicts"].tolist()
+    """Words as they were, with Keras and without."""
+    expected = EXPECTED["segmenter/predicts"].tolist()
+    assert fg.tagging.Segmenter.load(SAVED / "segmenter.keras").segment("thedogran") == expected
+    assert fg.reader.load(SAVED / "segmenter.keras").segment("thedogran") == expected

@@ -85,11 +85,13 @@ def assert_segments_alike(made, folder, **kind):
     assert reader.segment_many(lines) == made.segment_many(lines)
 
 
+@pytest.mark.full
 def test_a_segmenter(tmp_path):
     """Odd lines are cut alike, with a user's words and without."""
     assert_segments_alike(segmenter(), tmp_path)
 
 
+@pytest.mark.full
 def test_a_tagger(tmp_path):
     """Names are found alike by an LSTM, in sentences longer than what it takes at once, too."""
     made = tagger("spans")
