@@ -41,12 +41,11 @@ class Found(NamedTuple):
 def found_spans(tagger: Any, corpus: list[tuple[list[str], list[str]]]) -> tuple[Found, int]:
     """Find the spans of each sentence, and count the true ones."""
     rows, true = [], 0
-    predicted = tagger.tag_many(words for words, _ in corpus)
-    for number, ((words, tags), found) in enumerate(zip(corpus, predicted, strict=True)):
+    analyses = tagger.analyze_many(words for words, _ in corpus)
+    for number, ((_, tags), analysis) in enumerate(zip(corpus, analyses, strict=True)):
         own = set(fg.tagging.spans_of(tags))
         true += len(own)
-        if fg.tagging.spans_of(found):  # the others need no second look, which takes longer
-            rows += [(p, span in own, number) for span, p in tagger.analyze(words).spans]
+        rows += [(p, span in own, number) for span, p in analysis.spans]
     probabilities, right, sentences = (np.array(column) for column in zip(*rows, strict=True))
     return Found(probabilities, right, sentences), true
 

@@ -263,6 +263,17 @@ def test_the_segmenter_is_a_tagger():
     assert segmenter.tagger.spans("acat") == [Span("word", 0, 1), Span("word", 1, 4)]
 
 
+@one_backend
+def test_many_are_analyzed_together(tagger):
+    """What stands beside a sentence does not matter to how sure it is."""
+    sentences = [words for words, _ in VALIDATION[:3]] + [[], ["dog"] * 200]
+    for one, words in zip(tagger.analyze_many(iter(sentences), n_best=2), sentences, strict=True):
+        expected = tagger.analyze(words, n_best=2)
+        assert (one.tags, len(one.n_best)) == (expected.tags, len(expected.n_best))
+        np.testing.assert_allclose(one.marginals, expected.marginals, atol=1e-5)
+        assert [span for span, _ in one.spans] == [span for span, _ in expected.spans]
+
+
 # What it learns from.
 
 

@@ -352,7 +352,20 @@ class Tagger:
             n_best: How many of the best tag sequences to find.
             allowed: As `tag` takes them.
         """
-        chain = self._chain(words, allowed)
+        return self._analysis(self._chain(words, allowed), n_best)
+
+    def analyze_many(
+        self, sentences: Iterable[Sequence[str]], *, n_best: int = 1
+    ) -> list[Analysis]:
+        """Find the tags of several sentences and how sure the model is, faster than one at a time.
+
+        Args:
+            sentences: Sentences, as `tag` takes them.
+            n_best: How many of the best tag sequences to find of each.
+        """
+        return [self._analysis(chain, n_best) for chain in self.chains(sentences)]
+
+    def _analysis(self, chain: Chain, n_best: int) -> Analysis:
         tags = chain.best_tags()
         marginals = chain.marginals()
         names = self._names(tags)
