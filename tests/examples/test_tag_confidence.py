@@ -17,7 +17,7 @@ def script(example):
 
 
 def test_spans_are_right_from_end_to_end_and_of_their_type(script):
-    """Of three found spans one is of another type; the sentence without any is not analyzed."""
+    """Of three found spans one is of another type."""
     corpus = [
         (["Ada", "met", "Bob"], ["B-PER", "O", "B-PER"]),
         (["it", "rained"], ["O", "O"]),
@@ -25,11 +25,11 @@ def test_spans_are_right_from_end_to_end_and_of_their_type(script):
     ]
     spans = {
         "Ada": [(Span("PER", 0, 1), 0.9), (Span("LOC", 2, 3), 0.4)],
+        "it": [],
         "in": [(Span("LOC", 1, 2), 0.6)],
     }
     tagger = SimpleNamespace(
-        tag_many=lambda _: [["B-PER", "O", "B-LOC"], ["O", "O"], ["O", "B-LOC"]],
-        analyze=lambda words: SimpleNamespace(spans=spans[words[0]]),
+        analyze_many=lambda sentences: [SimpleNamespace(spans=spans[own[0]]) for own in sentences]
     )
     found, true = script.found_spans(tagger, corpus)
     assert found.probabilities.tolist() == [0.9, 0.4, 0.6]
