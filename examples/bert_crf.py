@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, layers: int, head: str, seed: int) -> dic
         crf_learning_rate_multiplier=multiplier or 1,
         head_learning_rate_multiplier=arguments.head_multiplier,
         layer_decay=arguments.layer_decay,
-        learning_rate=RATES.get(layers, 1e-4),
+        learning_rate=arguments.learning_rate or RATES.get(layers, 1e-4),
         dropout=0.1,
         seed=seed,
     )
@@ -240,17 +240,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--limit", type=int, help="train on so many sentences only")
+    parser.add_argument("--learning-rate", type=float, help="of the encoder, instead of its usual")
     parser.add_argument("--head-multiplier", type=float, default=1.0)
     parser.add_argument("--layer-decay", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, default=Path("bert_crf"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: dict[str, float] = {
         "sentences": len(sentences(arguments.train)[: arguments.limit]),
         "epochs": arguments.epochs,
         "head multiplier": arguments.head_multiplier,
         "layer decay": arguments.layer_decay,
     }
+    if arguments.learning_rate:
+        settings["learning rate"] = arguments.learning_rate
     file = arguments.folder / "results.json"
     results: dict[str, Any] = {}
     if file.exists():
