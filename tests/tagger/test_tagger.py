@@ -264,6 +264,15 @@ def test_the_segmenter_is_a_tagger():
 
 
 @one_backend
+def test_a_single_label():
+    """A corpus in which every word has the same label leaves nothing to learn, and that works."""
+    corpus = [(words, ["X"] * len(words)) for words, _ in CORPUS[:20]]
+    tagger = Tagger("labels", **SMALL, seed=0).fit(corpus, epochs=1, verbose=0)
+    assert tagger.tag(["never", "seen"]) == ["X", "X"]
+    assert tagger.validation_score.accuracy == 1
+
+
+@one_backend
 def test_many_are_analyzed_together(tagger):
     """What stands beside a sentence does not matter to how sure it is."""
     sentences = [words for words, _ in VALIDATION[:3]] + [[], ["dog"] * 200]

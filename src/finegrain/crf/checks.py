@@ -81,7 +81,16 @@ def checked_tags(tags: Tensor, shape: Sequence[Any]) -> Tensor:
         raise TypeError(f"`tags` should be integers. Received: tags.dtype={tags.dtype}")
     check_tags_shape(tags, shape[:2])
     tags = _cast(tags, "int32")
+    if _only_shapes_matter():
+        tags = ops.zeros_like(tags)  # PyTorch's Keras puts ones there, which may be no tags
     return ops.pad(tags, ((0, 0), (0, 1))) if shape[1] == 0 else tags
+
+
+def _only_shapes_matter() -> bool:
+    """Return whether Keras calls this to learn shapes, with made-up values."""
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+    return in_symbolic_scope()
 
 
 def refuse_tags_outside(tags: Tensor, chain: Chain) -> Tensor | None:
