@@ -3,8 +3,11 @@
 import itertools
 import re
 
+import numpy as np
 import pytest
 
+import drawn
+import finegrain as fg
 from finegrain.tagger.batches import bucket_lengths
 from finegrain.tagging import manual_corpus
 from real.terminal import BACKEND, FULL, full_only
@@ -83,6 +86,18 @@ def test_a_book_is_segmented(desk):
 def test_a_book_is_segmented_from_a_pipe(desk):
     piped = desk.run("bash", "-c", "finegrain segment words.keras < book.txt | head -n 5")
     assert piped.replace(" ", "") == without_blanks(BOOK[:5])
+
+
+@full_only
+def test_odd_lines_are_cut_with_keras_and_without(desk):
+    """A thousand lines of the manual's characters with whatever else a text may hold."""
+    random = np.random.default_rng(drawn.seed(0))
+    letters = [*without_blanks(BOOK), *"é\u0301\u200d👩👧🇫🇷\0\ud800가北京ａ１ \t\u3000" * 200]
+    sizes = np.r_[random.integers(0, 50, size=991), [255, 256, 257, 258, 500, 512, 513, 600, 800]]
+    lines = ["".join(random.choice(letters, size=size)) for size in sizes]
+    file = desk.folder / "words.keras"
+    found = fg.reader.load(file).segment_many(lines)
+    assert found == fg.tagging.Segmenter.load(file).segment_many(lines)
 
 
 @full_only
