@@ -58,7 +58,7 @@ class _Layer:
     """A layer of a Keras file: its class, configuration and weights."""
 
     def __init__(self, entry: Mapping[str, Any], group: Any) -> None:
-        self.kind: str = entry["class_name"]
+        self.kind = _kind(entry)
         self.config: dict[str, Any] = entry["config"]
         self.name: str = entry["name"]
         self._nodes = entry["inbound_nodes"]
@@ -92,9 +92,9 @@ class _Graph:
         seen: dict[str, int] = {}
         self.layers: dict[str, _Layer] = {}
         for entry in config["config"]["layers"]:
-            kind = entry["class_name"]
-            group = _GROUPS.get(kind)
-            count = seen[kind] = seen.get(kind, -1) + 1
+            name = entry["class_name"]
+            group = _GROUPS.get(name)
+            count = seen[name] = seen.get(name, -1) + 1
             path = f"layers/{group}_{count}" if count else f"layers/{group}"
             found = weights[path] if group is not None and path in weights else None
             self.layers[entry["name"]] = _Layer(entry, found)
@@ -109,6 +109,18 @@ class _Graph:
             return False
         compared = self.layers[_history(layer.mask)]
         return compared.kind == "NotEqual" and compared.inputs[1] == 0
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    """Return the name of a layer's class; with its package, if it is neither Keras's nor ours.
+
+    Somebody's own `ConvolutionBlock` or `LSTM` is not the one that is computed here.
+    """
+    name, package = entry["class_name"], entry["registered_name"]
+    of_keras = entry["module"].partition(".")[0] == "keras" and package in (None, name)
+    if of_keras or package == f"finegrain>{name}":
+        return name
+    return package or f"{entry['module']}.{name}"
 
 
 def _history(tensor: Any) -> str:
@@ -223,7 +235,7 @@ def _layer(layer: _Layer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays = {}
         for direction in ("forward", "backward"):
             part = config["layer" if direction == "forward" else "backward_layer"]
-            if part["class_name"] != "LSTM":
+            if _kind(part) != "LSTM":
                 break
             _check_lstm(layer.name, part["config"], backwards=direction == "backward")
             own = _lstm(layer.weights(f"{direction}_layer/cell"))

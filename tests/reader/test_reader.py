@@ -231,6 +231,11 @@ def test_a_product_is_computed_once():
 # What it needs, and what it refuses.
 
 
+def own(name, base):
+    """A class of somebody's own with the name of one that the reader knows."""
+    return keras.saving.register_keras_serializable("mine")(type(name, (base,), {}))
+
+
 def run_without_keras(code, folder):
     """Run code where neither Keras nor h5py can be imported."""
     hidden = "import sys; sys.modules |= dict.fromkeys(['keras', 'h5py', 'rich', 'typer']);"
@@ -284,8 +289,22 @@ load("model.keras")
             "'own', a Bidirectional",
         ),
         (lambda x: ConvolutionBlock(4, name="one")(x) + ConvolutionBlock(4)(x), "'add"),
+        (own("ConvolutionBlock", ConvolutionBlock)(4, name="own"), "'own', a mine>Convolution"),
+        (
+            own("LSTM", keras.layers.LSTM)(4, return_sequences=True, name="own"),
+            "'own', a mine>LSTM",
+        ),
+        (
+            keras.layers.Bidirectional(
+                own("LSTM", keras.layers.LSTM)(4, return_sequences=True), name="own"
+            ),
+            "'own', a Bidirectional",
+        ),
     ],
-    ids=["gru", "relu", "backwards", "sum", "two_grus", "add"],
+    ids=[
+        *("gru", "relu", "backwards", "sum", "two_grus", "add"),
+        *("own_convolution", "own_lstm", "two_own_lstms"),
+    ],
 )
 def test_what_only_keras_computes(encoder, message, tmp_path):
     """A layer that the reader does not know is named."""
