@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from finegrain_reader.chains import Chain
+from finegrain_reader.numbers import finite
+from finegrain_reader.viterbi import SequenceScores
 from finegrain_reader.words import B, E, M, S
 
 WEIGHT = 5.0
@@ -47,7 +46,7 @@ class Dictionary:
                 raise TypeError(f"The words should be strings. Received: {word!r}")
             if not word or word.split() != [word]:
                 raise ValueError(f"A word should have characters, no blanks. Received: {word!r}")
-            number = _finite(weight)
+            number = finite(weight)
             if number is None or number < 0:
                 raise ValueError(
                     f"A word's weight should be a finite number >= 0. Received: {word!r}: "
@@ -70,18 +69,7 @@ class Dictionary:
         return found
 
 
-def _finite(weight: object) -> float | None:
-    """Return a weight as a float if it is a finite real number; else `None`."""
-    if isinstance(weight, (bool, np.bool_)) or not isinstance(weight, Real):
-        return None
-    try:
-        number = float(weight)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def best_tags(chain: Chain, matches: Iterable[Match]) -> np.ndarray:
+def best_tags_with_words(chain: SequenceScores, matches: Iterable[Match]) -> np.ndarray:
     """Find the best tags of a text where each word of `matches` adds its weight if it is there.
 
     Viterbi decoding in which a word is one step more, from the character before it to its last.

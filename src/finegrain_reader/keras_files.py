@@ -101,13 +101,17 @@ class _Graph:
 
     def before(self, layer: _Layer) -> _Layer:
         """Return the layer whose output another one takes."""
-        return self.layers[_history(layer.inputs[0])]
+        history = _history(layer.inputs[0])
+        if history is None:
+            raise UnreadableError(f"its layer {layer.name!r} takes more than one sequence")
+        return self.layers[history]
 
     def is_masked(self, layer: _Layer) -> bool:
         """Return whether a layer is told which positions are there."""
-        if not isinstance(layer.mask, dict):
+        history = _history(layer.mask)
+        if history is None:
             return False
-        compared = self.layers[_history(layer.mask)]
+        compared = self.layers[history]
         return compared.kind == "NotEqual" and compared.inputs[1] == 0
 
 
@@ -123,10 +127,10 @@ def _kind(entry: Mapping[str, Any]) -> str:
     return package or f"{entry['module']}.{name}"
 
 
-def _history(tensor: Any) -> str:
-    """Return the name of the layer that a tensor of a configuration comes from."""
+def _history(tensor: Any) -> str | None:
+    """Return the name of the layer that a tensor of a configuration comes from, if it is one."""
     if not isinstance(tensor, dict) or tensor.get("class_name") != "__keras_tensor__":
-        raise UnreadableError(f"a layer takes {tensor!r}")
+        return None
     return tensor["config"]["keras_history"][0]
 
 
@@ -142,6 +146,8 @@ def _described(
     while chain[-1].kind not in ("CharacterFeatures", "WordFeatures"):
         if chain[-1].kind == "InputLayer":
             raise ValueError("it has no layer of features")
+        if chain[-1].kind == "Subwords":
+            raise UnreadableError("it stands on a pretrained backbone, which only Keras computes")
         chain.append(graph.before(chain[-1]))
     features, *between = reversed(chain[1:])
     layers = [layer for layer in between if layer.kind != "Dropout"]

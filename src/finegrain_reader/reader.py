@@ -9,21 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finegrain_reader.chains import Chain, best_tags
-from finegrain_reader.dictionary import Dictionary
-from finegrain_reader.dictionary import best_tags as best_tags_with_words
+from finegrain_reader.dictionary import Dictionary, best_tags_with_words
 from finegrain_reader.files import write_model
 from finegrain_reader.model import Model
+from finegrain_reader.sequences import checked_units, segmented
 from finegrain_reader.spans import Span
-from finegrain_reader.windows import (
-    MOST_WORDS,
-    WINDOW,
-    Window,
-    split_blanks,
-    stitch,
-    windows,
-)
-from finegrain_reader.words import cut
+from finegrain_reader.viterbi import SequenceScores, best_tags
+from finegrain_reader.windows import MOST_WORDS, WINDOW, Window, stitch, windows
 
 # Sequences are tagged together up to so many units.
 _TOGETHER = 50_000
@@ -72,6 +64,7 @@ class Reader:
             text: Any text. Blanks in it separate words and come back as elements of their own.
 
         Raises:
+            TypeError: if the text is no string.
             ValueError: if the file is not that of a segmenter.
         """
         return self.segment_many([text])[0]
@@ -81,31 +74,17 @@ class Reader:
 
         Args:
             texts: Any texts; empty ones have no words.
+
+        Raises:
+            TypeError: if they are not several texts.
+            ValueError: if the file is not that of a segmenter.
         """
         if self.task != "segment":
             raise ValueError(
                 "Only a segmenter splits text into words; use `tag` or `spans`. "
                 f"Received: a tagger of the task {self.task!r}"
             )
-        texts = list(texts)
-        pieces = [split_blanks(text) for text in texts]
-        runs = [
-            text[start:end]
-            for text, own in zip(texts, pieces, strict=True)
-            for start, end, blank in own
-            if not blank
-        ]
-        words = iter(cut(runs, self._tags(runs)))
-        result = []
-        for text, own in zip(texts, pieces, strict=True):
-            found: list[str] = []
-            for start, end, blank in own:
-                if blank:
-                    found.append(text[start:end])
-                else:
-                    found += next(words)
-            result.append(found)
-        return result
+        return segmented(texts, self._tags)
 
     def tag(self, words: Sequence[str]) -> list[str]:
         """Find the tags of a sentence.
@@ -128,7 +107,7 @@ class Reader:
         Args:
             sentences: Sentences, as `tag` takes them.
         """
-        units = [checked_units(words, self._model) for words in sentences]
+        units = [self._units(words) for words in sentences]
         return [[self.labels[tag] for tag in tags.tolist()] for tags in self._tags(units)]
 
     def spans(self, words: Sequence[str]) -> list[Span]:
@@ -137,7 +116,7 @@ class Reader:
         Args:
             words: As `tag` takes them. Labels of words have no spans.
         """
-        (tags,) = self._tags([checked_units(words, self._model)])
+        (tags,) = self._tags([self._units(words)])
         tables = self._model.span_tables
         found = [] if tables is None else tables.read(tags)
         return [Span(self._model.types[kind], start, end) for kind, start, end in found]
@@ -179,6 +158,9 @@ class Reader:
             raise ValueError(f"There is no folder {path.parent} to write {path.name} into.")
         write_model(self._model, path)
 
+    def _units(self, words: Sequence[str]) -> Sequence[str]:
+        return checked_units(words, self.task, characters=self._model.is_of_characters)
+
     def _tags(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Find the numbers of the tags of sequences, with the user's words where there are any."""
         result = [np.zeros(0, "int32")] * len(sequences)
@@ -194,8 +176,8 @@ class Reader:
             for number, tags in zip(plain, found, strict=True):
                 result[number] = tags
             for number, own in matches.items():
-                chain = self._chain(self._windows(sequences[number]))
-                result[number] = best_tags_with_words(chain, own)
+                scores = self._scores(self._windows(sequences[number]))
+                result[number] = best_tags_with_words(scores, own)
         return result
 
     def _decoded(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
@@ -211,7 +193,9 @@ class Reader:
                 continue
             tags = stitch([(window, next(found)) for window, _ in own])
             # Two windows may disagree where their tags meet.
-            result.append(tags if self._is_allowed(tags) else self._best_of_chain(self._chain(own)))
+            result.append(
+                tags if self._is_allowed(tags) else self._best_of_whole(self._scores(own))
+            )
         return result
 
     def _windows(self, sequence: Sequence[str]) -> list[tuple[Window, Sequence[str]]]:
@@ -236,18 +220,20 @@ class Reader:
             self._model.end,
         )
 
-    def _chain(self, spread: Sequence[tuple[Window, Sequence[str]]]) -> Chain:
+    def _scores(self, spread: Sequence[tuple[Window, Sequence[str]]]) -> SequenceScores:
         """Compute the scores of the tags of a sequence from its windows."""
         found = []
         for block in self._model.network.emissions([sequence for _, sequence in spread]):
             for start, length in zip(block.starts.tolist(), block.lengths.tolist(), strict=True):
                 found.append(block.emissions[start : start + length])
         emissions = stitch([(window, own) for (window, _), own in zip(spread, found, strict=True)])
-        return Chain(emissions, self._model.transitions, self._model.start, self._model.end)
+        return SequenceScores(
+            emissions, self._model.transitions, self._model.start, self._model.end
+        )
 
-    def _best_of_chain(self, chain: Chain) -> np.ndarray:
-        begin, size = np.zeros(1, "int64"), np.array([len(chain.emissions)])
-        return best_tags(chain.emissions, begin, size, *chain[1:])[0]
+    def _best_of_whole(self, scores: SequenceScores) -> np.ndarray:
+        begin, size = np.zeros(1, "int64"), np.array([len(scores.emissions)])
+        return best_tags(scores.emissions, begin, size, *scores[1:])[0]
 
     def _is_allowed(self, tags: np.ndarray) -> bool:
         model = self._model
@@ -269,24 +255,3 @@ def _together(sequences: Sequence[Sequence[str]]) -> Iterator[list[int]]:
         size += len(sequence)
     if numbers:
         yield numbers
-
-
-def checked_units(words: Sequence[str], model: Model) -> Sequence[str]:
-    """Return the units of a sequence, or raise an error if it is none that the model takes."""
-    if not isinstance(words, Iterable) or (isinstance(words, str) and model.task != "segment"):
-        raise TypeError(
-            "A sentence should be a sequence of words, such as ['Ada', 'wrote']: "
-            f"use `text.split()` for words separated by blanks. Received: {words!r}"
-        )
-    words = words if isinstance(words, str) else list(words)
-    other = next((word for word in words if not isinstance(word, str)), None)
-    if other is not None:
-        raise TypeError(f"The words of a sentence should be strings. Received: {other!r}")
-    if model.is_of_characters and not isinstance(words, str):
-        longer = next((word for word in words if len(word) != 1), None)
-        if longer is not None:
-            raise ValueError(
-                "This tagger was trained on single characters: give it the characters of a "
-                f"text one by one. Received: {longer!r}"
-            )
-    return words

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from finegrain.tagger.decoding import Chain
 from finegrain.tagging import BMES, Segmenter
-from finegrain_reader.dictionary import WEIGHT, Dictionary, Match, best_tags
+from finegrain_reader.dictionary import WEIGHT, Dictionary, Match, best_tags_with_words
 
 pytestmark = pytest.mark.one_backend
 SCHEME = BMES()
@@ -67,14 +67,14 @@ def test_the_best_of_all_segmentations(drawn):
         if start + size <= length
     ]
     chain = chain_of(length, seed)
-    np.testing.assert_array_equal(best_tags(chain, matches), best_of_all(chain, matches))
+    np.testing.assert_array_equal(best_tags_with_words(chain, matches), best_of_all(chain, matches))
 
 
 def test_nothing():
     """A text without characters has no tags, and one without matches its own best ones."""
-    assert best_tags(Chain.empty(4), []).shape == (0,)
+    assert best_tags_with_words(Chain.empty(4), []).shape == (0,)
     chain = chain_of(6, 0)
-    np.testing.assert_array_equal(best_tags(chain, []), chain.best_tags())
+    np.testing.assert_array_equal(best_tags_with_words(chain, []), chain.best_tags())
 
 
 def test_matches():

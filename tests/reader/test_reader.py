@@ -15,7 +15,7 @@ import finegrain as fg
 import finegrain_reader
 from finegrain.tagger.encoders import ConvolutionBlock
 from finegrain.tagging import Segmenter, Span, Tagger
-from finegrain_reader import UnreadableError, chains, network
+from finegrain_reader import UnreadableError, network, viterbi
 from finegrain_reader.files import DESCRIPTION
 from finegrain_reader.model import FORMAT
 from finegrain_reader.words import ALLOWED
@@ -163,13 +163,13 @@ def test_where_windows_disagree_the_whole_is_decoded(tmp_path, monkeypatch):
     reader, _ = through_files(segmenter(), tmp_path)
     text = "thecat" * 60
     asked = []
-    whole = type(reader)._best_of_chain
+    whole = type(reader)._best_of_whole
 
     def noted(self, chain):
         asked.append(len(chain.emissions))
         return whole(self, chain)
 
-    monkeypatch.setattr(type(reader), "_best_of_chain", noted)
+    monkeypatch.setattr(type(reader), "_best_of_whole", noted)
     monkeypatch.setattr(
         type(reader), "_best", lambda self, windows: [np.full(len(own), 2) for own in windows]
     )
@@ -197,7 +197,7 @@ def test_best_tags_by_enumeration(constrained):
             np.where(np.array(table, bool), scores, -np.inf)
             for table, scores in zip(ALLOWED, (transitions, start, end), strict=True)
         )
-    found = chains.best_tags(emissions, starts, lengths, transitions, start, end)
+    found = viterbi.best_tags(emissions, starts, lengths, transitions, start, end)
     for tags, first, length in zip(found, starts, lengths, strict=True):
 
         def score(tags, first=first, length=length):
@@ -409,6 +409,13 @@ def test_wrong_calls(tmp_path):
         reader.tag(None)
     with pytest.raises(TypeError, match="Received: words='the'"):
         reader.with_words("the")
+    for segments in (reader, segmenter()):
+        with pytest.raises(TypeError, match="Received: texts='the'"):
+            segments.segment_many("the")
+        with pytest.raises(TypeError, match="Received: texts=None"):
+            segments.segment_many(None)
+        with pytest.raises(TypeError, match=r"should be a string\. Received: 3"):
+            segments.segment(3)
     names, _ = through_files(tagger("labels", encoder="cnn"), tmp_path)
     for call in (names.segment, names.with_words):
         with pytest.raises(ValueError, match="Received: a tagger of the task 'labels'"):

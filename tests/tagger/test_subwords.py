@@ -131,31 +131,28 @@ def test_byte_level_pieces_are_those_of_a_running_text(hub):
     assert encoded["token_ids"][0].tolist() == [6, *running, 7, 8, 8]
 
 
-@one_backend
-def test_characters_without_sentence_pieces_mark_of_a_blank(hub):
-    """The piece ▁, which begins each text, is dropped where the units are characters."""
+def sentence_pieces(lines, size, **options):
+    """Trains a model of SentencePiece on a few lines, and returns its file's content."""
     import io
 
     import sentencepiece
 
     model = io.BytesIO()
+    fixed = {"pad_id": 0, "pad_piece": "<pad>", "unk_piece": "<unk>", "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["漢 字 漢字", "字 字 漢"]),
-        model_writer=model,
-        vocab_size=9,
-        model_type="char",
-        pad_id=0,
-        unk_id=1,
-        bos_id=2,
-        eos_id=3,
-        pad_piece="<pad>",
-        unk_piece="<unk>",
-        bos_piece="[CLS]",
-        eos_piece="[SEP]",
-        user_defined_symbols="[MASK]",
-        minloglevel=2,
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=size, **fixed, **options
     )
-    tokenizer = hub.models.AlbertTokenizer(proto=model.getvalue())
+    return model.getvalue()
+
+
+@one_backend
+def test_characters_without_sentence_pieces_mark_of_a_blank(hub):
+    """The piece ▁, which begins each text, is dropped where the units are characters."""
+    special = {"unk_id": 1, "bos_id": 2, "eos_id": 3, "bos_piece": "[CLS]", "eos_piece": "[SEP]"}
+    proto = sentence_pieces(
+        ["漢 字 漢字", "字 字 漢"], 9, model_type="char", user_defined_symbols="[MASK]", **special
+    )
+    tokenizer = hub.models.AlbertTokenizer(proto=proto)
     assert Subwords(tokenizer).sizes(["漢"]).tolist() == [2]
     layer = Subwords(tokenizer, characters=True)
     assert layer.sizes(["漢", "字", "x"]).tolist() == [1, 1, 1]
@@ -165,30 +162,17 @@ def test_characters_without_sentence_pieces_mark_of_a_blank(hub):
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentence_pieces_are_those_of_a_running_text(hub, prefix):
     """The blank before a word is told where the model puts none before a text, as Gemma's."""
-    import io
-
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a ab ab", "ab ba a", "ab"]),
-        model_writer=model,
-        vocab_size=12,
+    special = {"eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
+    blanks = {"add_dummy_prefix": prefix, "remove_extra_whitespaces": False}
+    proto = sentence_pieces(
+        ["a ab ab", "ab ba a", "ab"],
+        12,
         model_type="bpe",
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        pad_piece="<pad>",
-        unk_piece="<unk>",
-        bos_piece="<bos>",
-        eos_piece="<eos>",
-        add_dummy_prefix=prefix,
-        remove_extra_whitespaces=False,
         hard_vocab_limit=False,
-        minloglevel=2,
+        **special,
+        **blanks,
     )
-    tokenizer = hub.models.GemmaTokenizer(proto=model.getvalue())
+    tokenizer = hub.models.GemmaTokenizer(proto=proto)
     layer = Subwords(tokenizer, inputs=("token_ids", "padding_mask", "position_ids"))
     encoded = layer.encode([["ab", "a", "ab"]], 4)
     running = np.asarray(tokenizer("ab a ab")).tolist()
@@ -256,6 +240,14 @@ def test_rates(tagger):
     decays = {row["path"]: row["weight_decay"] for row in rows}
     assert decays["crf/bias"] == 0
     assert decays["crf/kernel"] == 0.01
+
+
+@one_backend
+def test_its_file_needs_keras(tagger, tmp_path):
+    """The reader without Keras says that it stands on a backbone."""
+    tagger.save(tmp_path / "tagger.keras")
+    with pytest.raises(fg.reader.UnreadableError, match="stands on a pretrained backbone"):
+        fg.reader.load(tmp_path / "tagger.keras")
 
 
 @pytest.mark.full

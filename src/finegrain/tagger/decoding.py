@@ -14,7 +14,7 @@ from finegrain.crf.linear_chain import LinearChain
 from finegrain.crf.potentials import Potentials, unpack
 from finegrain.crf.schemes import TagScheme
 from finegrain.tagger.batches import Features, with_rows
-from finegrain_reader.chains import Chain as ScoresOfSequence
+from finegrain_reader.viterbi import SequenceScores
 from finegrain_reader.windows import Window, stitch, windows
 
 # Each pair of a length and a number of rows is compiled once.
@@ -144,7 +144,7 @@ class _Windows:
             yield [(window, next(waiting)) for window in own]
 
 
-class Chain(ScoresOfSequence):
+class Chain(SequenceScores):
     """The scores of one sequence, and the distribution over its tags that they make."""
 
     __slots__ = ()

@@ -14,9 +14,8 @@ from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.tagger import Tagger
 from finegrain.tagger.tasks import Segmentation
 from finegrain.tagging.scores import SegmentationScore, score
-from finegrain_reader.dictionary import Dictionary, best_tags
-from finegrain_reader.windows import split_blanks
-from finegrain_reader.words import cut
+from finegrain_reader.dictionary import Dictionary, best_tags_with_words
+from finegrain_reader.sequences import segmented
 
 Sentences = Sequence[Sequence[str]]
 Corpus = Sentences | str | os.PathLike[str]
@@ -186,23 +185,11 @@ class Segmenter:
 
         Args:
             texts: Any texts; empty ones have no words.
+
+        Raises:
+            TypeError: if they are not several texts.
         """
-        texts = list(texts)
-        pieces = [split_blanks(text) for text in texts]
-        runs = [
-            text[start:end]
-            for text, spans in zip(texts, pieces, strict=True)
-            for start, end, blank in spans
-            if not blank
-        ]
-        words_of_runs = iter(cut(runs, self._tags(runs)))
-        result: list[list[str]] = []
-        for text, spans in zip(texts, pieces, strict=True):
-            words: list[str] = []
-            for start, end, blank in spans:
-                words += [text[start:end]] if blank else next(words_of_runs)
-            result.append(words)
-        return result
+        return segmented(texts, self._tags)
 
     def with_words(self, words: Iterable[str] | Mapping[str, float]) -> Segmenter:
         """Make a segmenter that prefers your words where they fit; it shares the model of this one.
@@ -244,7 +231,7 @@ class Segmenter:
         tags = dict(zip(plain, self.tagger.tag_numbers([runs[n] for n in plain]), strict=True))
         chains = self.tagger.chains([runs[n] for n in others])
         for number, chain in zip(others, chains, strict=True):
-            tags[number] = best_tags(chain, matches[number])
+            tags[number] = best_tags_with_words(chain, matches[number])
         return [tags[number] for number in range(len(runs))]
 
     def score(self, corpus: Corpus) -> SegmentationScore:

@@ -30,6 +30,7 @@ from finegrain.tagger.tasks import Corpus, Example, get_task
 from finegrain.tagger.training import Checkpoint, KeepBest, fingerprint
 from finegrain.tagging.files import CorpusError
 from finegrain.tagging.prefixed import Span
+from finegrain_reader.sequences import checked_units
 from finegrain_reader.windows import pieces
 
 Allowed = Sequence[Collection[str] | None]
@@ -441,24 +442,8 @@ class Tagger:
         self._model = model
 
     def _units(self, words: Sequence[str]) -> Sequence[str]:
-        """Return the units of a sequence, or raise a TypeError if it is none."""
-        if not isinstance(words, Iterable) or (isinstance(words, str) and self.task != "segment"):
-            raise TypeError(
-                "A sentence should be a sequence of words, such as ['Ada', 'wrote']: "
-                f"use `text.split()` for words separated by blanks. Received: {words!r}"
-            )
-        words = words if isinstance(words, str) else list(words)
-        other = next((word for word in words if not isinstance(word, str)), None)
-        if other is not None:
-            raise TypeError(f"The words of a sentence should be strings. Received: {other!r}")
-        if isinstance(self._features, CharacterFeatures) and not isinstance(words, str):
-            longer = next((word for word in words if len(word) != 1), None)
-            if longer is not None:
-                raise ValueError(
-                    "This tagger was trained on single characters: give it the characters of a "
-                    f"text one by one. Received: {longer!r}"
-                )
-        return words
+        characters = isinstance(self._features, CharacterFeatures)
+        return checked_units(words, self.task, characters=characters)
 
     def _names(self, tags: np.ndarray) -> list[str]:
         return [self.labels[tag] for tag in tags.tolist()]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Chain(NamedTuple):
+class SequenceScores(NamedTuple):
     """The scores of one sequence, without padding, with −inf for what is not allowed.
 
     Attributes:
