@@ -14,6 +14,7 @@ from finegrain_reader.files import write_model
 from finegrain_reader.model import Model
 from finegrain_reader.sequences import checked_units, segmented
 from finegrain_reader.spans import Span
+from finegrain_reader.threads import one_thread
 from finegrain_reader.viterbi import SequenceScores, best_tags
 from finegrain_reader.windows import MOST_WORDS, WINDOW, Window, stitch, windows
 
@@ -163,6 +164,10 @@ class Reader:
 
     def _tags(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Find the numbers of the tags of sequences, with the user's words where there are any."""
+        with one_thread():
+            return self._tags_by_one_thread(sequences)
+
+    def _tags_by_one_thread(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
         result = [np.zeros(0, "int32")] * len(sequences)
         for numbers in _together(sequences):
             matches = {

@@ -9,6 +9,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import drawn
 import finegrain as fg
@@ -178,6 +179,22 @@ def test_where_windows_disagree_the_whole_is_decoded(tmp_path, monkeypatch):
     assert reader._is_allowed(tags)
 
 
+@one_backend
+def test_one_thread(tmp_path, monkeypatch):
+    """A busy core does not make products of matrices wait for one another."""
+    reader, _ = through_files(segmenter(), tmp_path)
+    block, threads = type(reader._model.network)._block, []
+
+    def noted(self, sequences):
+        threads.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas")
+        return block(self, sequences)
+
+    monkeypatch.setattr(type(reader._model.network), "_block", noted)
+    with threadpool_limits(2, user_api="blas"):
+        reader.segment("thecat")
+    assert set(threads) == {1}
+
+
 # Its parts.
 
 
@@ -236,9 +253,12 @@ def own(name, base):
     return keras.saving.register_keras_serializable("mine")(type(name, (base,), {}))
 
 
+HIDDEN = ["keras", "h5py", "rich", "threadpoolctl", "typer"]
+
+
 def run_without_keras(code, folder):
-    """Run code where neither Keras nor h5py can be imported."""
-    hidden = "import sys; sys.modules |= dict.fromkeys(['keras', 'h5py', 'rich', 'typer']);"
+    """Run code where NumPy is all that can be imported of what finegrain needs."""
+    hidden = f"import sys; sys.modules |= dict.fromkeys({HIDDEN});"
     return subprocess.run(
         [sys.executable, "-c", hidden + code], capture_output=True, text=True, cwd=folder
     )
