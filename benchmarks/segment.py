@@ -177,8 +177,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 for key in ("ready", "speed", "latency")
             },
         }
-    words = rows and found["reader"][0]["words"] == found["keras"][0]["words"]
-    return {"backend": backend, "training": seconds, "rows": rows, "same": words}
+    same = found["reader"][0]["words"] == found["keras"][0]["words"]
+    return {"backend": backend, "training": seconds, "rows": rows, "same": same}
 
 
 def _is_installed(package: str) -> bool:
@@ -244,16 +244,13 @@ def main() -> None:
     else:
         os.environ.setdefault("KERAS_BACKEND", "torch")
         results = measure(arguments)
-        packages = ["keras", "numpy", *(name for name in results["rows"] if name in _PEERS)]
+        packages = [CONTENDERS[name].package for name in results["rows"]]
         run = Run.here(results, arguments.rounds, *packages)
     text = page(run)
     print(text)
     if arguments.write:
         run.keep("segment")
         write_page("segment", text)
-
-
-_PEERS = ("jieba", "rjieba", "thulac", "wapic")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ all, and nothing is padded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -322,7 +322,7 @@ class Network:
         kernel: np.ndarray,
         bias: np.ndarray,
     ) -> None:
-        self.features: WordFeatures | CharacterFeatures | ConvolvedCharacters = features
+        self.features: Callable[[Any, int], tuple[np.ndarray, Layout]] = features
         self.layers = list(layers)
         self.kernel = kernel
         self.bias = bias
@@ -353,7 +353,7 @@ class Network:
             yield self._block(sequences[first:])
 
     def _block(self, sequences: Sequence[Sequence[str]]) -> EmissionBlock:
-        x, layout = self.features(sequences, self._gap)  # type: ignore[arg-type]
+        x, layout = self.features(sequences, self._gap)
         for layer in self.layers:
             x = layer(x, layout)
         return EmissionBlock(x @ self.kernel + self.bias, layout.starts, layout.lengths)

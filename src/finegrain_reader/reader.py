@@ -160,7 +160,9 @@ class Reader:
         write_model(self._model, path)
 
     def _units(self, words: Sequence[str]) -> Sequence[str]:
-        return checked_units(words, self.task, characters=self._model.is_of_characters)
+        characters = self._model.is_of_characters
+        units = checked_units(words, self.task, characters=characters)
+        return "".join(units) if characters else units
 
     def _tags(self, sequences: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Find the numbers of the tags of sequences, with the user's words where there are any."""
@@ -174,7 +176,7 @@ class Reader:
                 number: found
                 for number in numbers
                 if self._dictionary is not None
-                and (found := self._dictionary.matches("".join(sequences[number])))
+                and (found := self._dictionary.matches(str(sequences[number])))
             }
             plain = [number for number in numbers if number not in matches]
             found = self._decoded([sequences[number] for number in plain])

@@ -77,7 +77,7 @@ def assert_segments_alike(made, folder, **kind):
         assert reader.task == "segment"
         assert reader.segment_many(lines) == expected
         assert reader.segment(lines[5]) == expected[5]
-        assert reader.tag("thecat") == made.tagger.tag("thecat")
+        assert reader.tag("thecat") == reader.tag([*"thecat"]) == made.tagger.tag("thecat")
         assert reader.spans("thecat") == made.tagger.spans("thecat")
     some = ["cats", "京大", "a"]
     weights = {"dogthe": 3.0}
@@ -145,6 +145,20 @@ def test_other_tasks(task, scheme, tmp_path):
         assert [reader.spans(words) for words in sentences] == [
             made.spans(words) for words in sentences
         ]
+
+
+@one_backend
+@pytest.mark.parametrize("encoder", ["cnn", "bilstm"])
+def test_labels_of_characters(encoder, tmp_path):
+    """Where every word is one character, the tagger is one of characters."""
+    corpus = [([*"".join(words)], ["X", "Y"] * 40) for words in words_of(17, drawn.seed(12))]
+    corpus = [(text, tags[: len(text)]) for text, tags in corpus]
+    made = Tagger("labels", encoder, width=8, seed=0).fit(corpus, validation=corpus[:1], **FIT)
+    with_random_weights(made, drawn.seed(13))
+    texts = [text for text, _ in corpus] + [[], ["a"], [*"thecat"] * 60]
+    for reader in through_files(made, tmp_path):
+        assert reader.tag_many(texts) == made.tag_many(texts)
+        assert reader.tag(tuple("thecat")) == made.tag(tuple("thecat"))
 
 
 @one_backend
