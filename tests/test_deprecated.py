@@ -34,9 +34,11 @@ def test_frozen():
     with pytest.raises(AttributeError, match=r"finegrain\.routing.*'thawed'"):
         fg.routing.thawed  # noqa: B018
     pair = [keras.layers.Dense(1), keras.layers.Dense(1)]
-    with deprecated("routing='constant_weights'"):
-        gan = fg.models.GAN(*pair, latent_dim=2, routing="frozen")
-    assert gan.routing == "constant_weights"
+    with deprecated(r"GAN\(routing=...\) goes"):
+        fg.models.GAN(*pair, latent_dim=2, routing="frozen")
+    with deprecated(r"GAN\(gradient_penalty=...\) goes.* Use GAN\(penalties"):
+        gan = fg.models.GAN(*pair, latent_dim=2, gradient_penalty=2.0)
+    assert [penalty.weight for penalty in gan.penalties] == [2.0]
 
 
 def test_decay():

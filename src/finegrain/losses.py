@@ -1,5 +1,6 @@
-"""Losses that `model.compile` takes."""
+"""Losses that `model.compile` takes, and penalties that are a part of others."""
 
 from finegrain.crf.loss import CRFNegativeLogLikelihood
+from finegrain.gan.penalty import GradientPenalty
 
-__all__ = ["CRFNegativeLogLikelihood"]
+__all__ = ["CRFNegativeLogLikelihood", "GradientPenalty"]

@@ -68,13 +68,22 @@ def conditional(**arguments: Any) -> fg.models.GAN:
         generator,
         discriminator,
         loss="non_saturating",
-        gradient_penalty=("r1", 0.5),
+        penalties=[("r1", 0.5)],
         ema_momentum=0.8,
         **arguments,
     )
     rule = fg.Rule(generator, learning_rate_multiplier=0.5)
     gan.compile(fg.PerWeight(keras.optimizers.Adam(0.01), [rule]))
     return gan
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.log1p(np.exp(x))
+
+
+def average(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The loss of RaGAN: `one` is to be above the mean of `other`, and `other` below."""
+    return (softplus(other.mean() - one) + softplus(other - one.mean())) / 2
 
 
 class Oracle:
@@ -100,23 +109,29 @@ class Oracle:
             "non_saturating": np.log1p(np.exp(-real_score)) + np.log1p(np.exp(fake_score)),
             "least_squares": 0.5 * (real_score - 1) ** 2 + 0.5 * fake_score**2,
             "wasserstein": fake_score - real_score,
+            "relativistic": softplus(fake_score - real_score),
+            "relativistic_average": average(real_score, fake_score),
         }
         return losses[self.loss].mean() + self.of_slope(w, x, fake)
 
     def of_slope(self, w: Any, x: np.ndarray, fake: np.ndarray) -> float:
         if self.penalty is None:
             return 0.0
-        at = x if self.penalty == "r1" else (1 - self.share) * x + self.share * fake
+        between = (1 - self.share) * x + self.share * fake
+        at = {"r1": x, "r2": fake, "wgan_gp": between}[self.penalty]
         slope = (1 - np.tanh(at @ w[0] + w[1]) ** 2) * w[2][:, 0] @ w[0].T
         norm = np.sqrt((slope**2).sum(1))
-        return self.weight * ((norm**2 / 2) if self.penalty == "r1" else (norm - 1) ** 2).mean()
+        return self.weight * ((norm - 1) ** 2 if self.penalty == "wgan_gp" else norm**2 / 2).mean()
 
     def of_generator(self, *w: np.ndarray, discriminator: Any) -> float:
         score = self.forward(discriminator, self.fake(w))
+        real_score = self.forward(discriminator, X.astype("float64"))
         losses = {
             "hinge": -score,
             "non_saturating": np.log1p(np.exp(-score)),
             "least_squares": 0.5 * (score - 1) ** 2,
             "wasserstein": -score,
+            "relativistic": softplus(real_score - score),
+            "relativistic_average": average(score, real_score),
         }
         return losses[self.loss].mean()

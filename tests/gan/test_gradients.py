@@ -7,26 +7,27 @@ from keras import layers, ops
 
 import drawn
 import finegrain as fg
-from covering import covering
 from gan.games import LATENT, Oracle, X, networks
 from oracle import finite_differences
 from routing.differentiate import array, arrays, differentiate
 
-LOSSES = ["hinge", "non_saturating", "least_squares", "wasserstein"]
-GAMES = [
-    (loss, penalty, "constant_weights") for loss in LOSSES for penalty in (None, "wgan_gp", "r1")
+LOSSES = [
+    "hinge",
+    "non_saturating",
+    "least_squares",
+    "wasserstein",
+    "relativistic",
+    "relativistic_average",
 ]
-GAMES += [
-    ("hinge", "r1", "subtraction"),
-    ("non_saturating", None, "subtraction"),
-    ("wasserstein", "wgan_gp", "reversal"),
-]
-# Each loss, each penalty, each routing.
+GAMES = [(loss, penalty) for loss in LOSSES for penalty in (None, "wgan_gp", "r1", "r2")]
+# Each loss, each penalty.
 SOME_GAMES = [
-    ("non_saturating", "r1", "constant_weights"),
-    ("least_squares", None, "constant_weights"),
-    ("hinge", "r1", "subtraction"),
-    ("wasserstein", "wgan_gp", "reversal"),
+    ("non_saturating", "r1"),
+    ("least_squares", None),
+    ("hinge", "r1"),
+    ("wasserstein", "wgan_gp"),
+    ("relativistic", "r2"),
+    ("relativistic_average", None),
 ]
 
 
@@ -40,17 +41,16 @@ def gradients(gan, x=X, y=None):
 
 
 @pytest.mark.parametrize(
-    ("loss", "penalty", "routing"),
+    ("loss", "penalty"),
     [game if game in SOME_GAMES else pytest.param(*game, marks=pytest.mark.full) for game in GAMES],
 )
-def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty, routing):
+def test_each_network_has_the_gradient_of_its_own_loss(loss, penalty):
     """Both losses, the penalty's second derivatives and λ against differences in float64."""
     gan = fg.models.GAN(
         *networks(),
         loss=loss,
-        gradient_penalty=penalty and (penalty, 0.7),
+        penalties=[(penalty, 0.7)] if penalty else [],
         generator_weight=0.3,
-        routing=routing,
         seed=drawn.seed(5),
     )
     for variable in gan.trainable_variables:  # hinge losses on both sides of the kink
@@ -121,7 +121,7 @@ def test_precise_in_float64():
         pytest.skip("JAX has no float64 unless told at its start")
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    gan = fg.models.GAN(*networks(precise_dense), gradient_penalty=0.1, seed=drawn.seed(5))
+    gan = fg.models.GAN(*networks(precise_dense), penalties=[("wgan_gp", 0.1)], seed=drawn.seed(5))
     made, judged = (arrays(part.trainable_variables) for part in (gan.generator, gan.discriminator))
     oracle = Oracle("hinge", "wgan_gp", 0.1, seed=drawn.seed(5))
     fake = oracle.fake(made)
@@ -142,11 +142,8 @@ class Spread(keras.regularizers.Regularizer):
         return self.scale * ops.mean(ops.cast(x, "float32") ** 2)
 
 
-@pytest.mark.parametrize(
-    ("routing", "training"),
-    covering(["constant_weights", "subtraction", "reversal"], [True, False]),
-)
-def test_losses_of_layers_count_once(routing, training):
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_of_layers_count_once(training):
     """Those on weights once; those on outputs for real, fake and generated samples once each."""
     generator = keras.Sequential(
         [keras.Input((LATENT,)), layers.Dense(2, activity_regularizer=Spread(3.0))]
@@ -161,8 +158,7 @@ def test_losses_of_layers_count_once(routing, training):
         generator,
         discriminator,
         loss="wasserstein",
-        gradient_penalty=("r1", 2.0),
-        routing=routing,
+        penalties=[("r1", 2.0)],
         seed=drawn.seed(5),
     )
     gan.compile("sgd", run_eagerly=True)
@@ -181,42 +177,55 @@ def test_losses_of_layers_count_once(routing, training):
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+def test_losses_of_layers_move_their_own_network():
+    """What the discriminator adds for fake samples moves it, and not who made them."""
+    generator, _ = networks()
+    judge = layers.Dense(1, activity_regularizer=Spread(7.0))
+    discriminator = keras.Sequential([keras.Input((2,)), judge])
+    gan = fg.models.GAN(generator, discriminator, "wasserstein", 0.0, seed=drawn.seed(5))
+    result = gradients(gan)
+    assert not any(gradient.any() for gradient in result.weights[:4])
+    kernel, bias = arrays(discriminator.variables)
+    fake = Oracle("wasserstein", None, 0.0, seed=drawn.seed(5)).fake(
+        [value.astype("float64") for value in arrays(generator.trainable_variables)]
+    )
+
+    def loss(kernel, bias):
+        scores = [samples @ kernel + bias for samples in (X.astype("float64"), fake)]
+        added = sum((score**2).mean() for score in scores) / len(X)
+        return scores[1].mean() - scores[0].mean() + 7.0 * added
+
+    expected = finite_differences(loss, kernel.astype("float64"), bias.astype("float64"))
+    for found, slope in zip(result.weights[4:], expected, strict=True):
+        np.testing.assert_allclose(found, slope, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.full
 def test_statistics_are_updated_once_by_each_call():
-    """The generator's by its one call; the discriminator's by those that belong to the game.
-
-    Frozen, it is called for the generator, too; the subtraction's second call undoes the first.
-    """
+    """The generator's by its one call, the discriminator's by those on real and fake samples."""
     generator = keras.Sequential(
         [keras.Input((LATENT,)), layers.BatchNormalization(momentum=0.5), layers.Dense(2)]
     )
     discriminator = keras.Sequential(
         [keras.Input((2,)), layers.BatchNormalization(momentum=0.5), layers.Dense(1)]
     )
-    means = {}
-    for routing in ("constant_weights", "subtraction"):
-        gan = fg.models.GAN(generator, discriminator, routing=routing, seed=drawn.seed(5))
-        for network in (generator, discriminator):
-            network.layers[0].moving_mean.assign([0.0] * (3 if network is generator else 2))
-        gradients(gan)
-        noise = Oracle("hinge", None, 0.0, seed=drawn.seed(5)).noise
-        means[routing] = array(discriminator.layers[0].moving_mean)
-        np.testing.assert_allclose(
-            array(generator.layers[0].moving_mean), noise.mean(0) / 2, rtol=1e-4, atol=1e-6
-        )
+    gan = fg.models.GAN(generator, discriminator, seed=drawn.seed(5))
+    gradients(gan)
+    noise = Oracle("hinge", None, 0.0, seed=drawn.seed(5)).noise
+    np.testing.assert_allclose(
+        array(generator.layers[0].moving_mean), noise.mean(0) / 2, rtol=1e-4, atol=1e-6
+    )
     normal = (noise - noise.mean(0)) / np.sqrt(noise.var(0) + 1e-3)
     kernel, bias = arrays(generator.layers[1].variables)
     fake = (normal @ kernel + bias).mean(0)
-    # Keras scores real samples first, before the loss; then those that were made.
-    for routing, kept in (("constant_weights", 0.25), ("subtraction", 0.5)):
-        expected = kept * (0.5 * X.mean(0)) + (1 - kept) * fake
-        np.testing.assert_allclose(means[routing], expected, rtol=1e-4, atol=1e-5, err_msg=routing)
+    expected = 0.25 * X.mean(0) + 0.5 * fake
+    found = array(discriminator.layers[0].moving_mean)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("routing", ["constant_weights", "subtraction"])
-def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
-    """Its masks are drawn anew for each loss, and still nothing is left over in the other's."""
+def test_the_generators_loss_moves_no_discriminator_with_dropout():
+    """One mask for both losses, and nothing of one is left over in the other's weights."""
     generator, _ = networks()
     discriminator = keras.Sequential(
         [
@@ -229,9 +238,7 @@ def test_the_generators_loss_moves_no_discriminator_with_dropout(routing):
     seed = discriminator.layers[1].seed_generator.state
     first, found = array(seed).copy(), []
     for weight in (0.0, 1.0):
-        gan = fg.models.GAN(
-            generator, discriminator, generator_weight=weight, routing=routing, seed=drawn.seed(5)
-        )
+        gan = fg.models.GAN(generator, discriminator, generator_weight=weight, seed=drawn.seed(5))
         seed.assign(first)
         found.append(gradients(gan).weights)
     assert any(gradient.any() for gradient in found[1][:4])

@@ -37,7 +37,7 @@ def fit(gan, epochs=1):
 def whole_gan():
     """With all that has a state: statistics, dropout, averages, noise, slots, rules."""
     generator, discriminator = labelled_networks(rate=0.3)
-    gan = fg.models.GAN(generator, discriminator, gradient_penalty="wgan_gp", ema_momentum=0.8)
+    gan = fg.models.GAN(generator, discriminator, penalties=["wgan_gp"], ema_momentum=0.8)
     rule = fg.Rule(generator, learning_rate_multiplier=0.5)
     gan.compile(fg.PerWeight(keras.optimizers.Adam(0.01), [rule]), jit_compile=XLA or "auto")
     return gan
@@ -123,8 +123,7 @@ def test_config_makes_an_equal_model():
         *networks(),
         loss="wasserstein",
         generator_weight=0.5,
-        gradient_penalty=("r1", 2.0),
-        routing="reversal",
+        penalties=[("r1", 2.0), fg.losses.GradientPenalty("fake", every=4)],
         ema_momentum=0.9,
         seed=drawn.seed(3),
         name="game",
@@ -138,9 +137,9 @@ def test_config_makes_an_equal_model():
     assert "generator" in "".join(lines)
     with pytest.raises(ValueError, match="Expected 1 seeds"):
         again.load_own_variables({"seed_0": [0, 0], "seed_1": [0, 0]})
-    state = array(again.noise.state).copy()
+    state = array(again.random.state).copy()
     again.load_own_variables({})
-    np.testing.assert_array_equal(array(again.noise.state), state)
+    np.testing.assert_array_equal(array(again.random.state), state)
 
 
 @pytest.mark.full
@@ -198,11 +197,10 @@ def test_generate():
         ({"loss": None}, "Received: loss=None"),
         ({"loss": abs}, "a pair of functions.*Received: loss=<built-in function abs>"),
         ({"loss": (fooled,)}, "pair of functions"),
-        ({"gradient_penalty": "unknown"}, "Received: gradient_penalty='unknown'"),
-        ({"gradient_penalty": -1.0}, "Received: gradient_penalty=-1.0"),
-        ({"gradient_penalty": ("r2", 1.0)}, "should be one of"),
+        ({"penalties": ["unknown"]}, "Received: 'unknown'"),
+        ({"penalties": [("r1", -1.0)]}, "Received: penalty 'r1'=-1.0"),
+        ({"penalties": 3}, "should be a list. Received: penalties=3"),
         ({"routing": "mixed"}, "Received: routing='mixed'"),
-        ({"routing": "reversal"}, "for loss='wasserstein'"),
         ({"ema_momentum": 1.0}, "Received: ema_momentum=1.0"),
         ({"generator_weight": -0.5}, "Received: generator_weight=-0.5"),
         ({"latent_dim": 7}, "`latent_dim` should be 3"),

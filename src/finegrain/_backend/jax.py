@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 from jax.core import Tracer
 from keras import ops
@@ -33,9 +34,28 @@ def _(primals: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor]) -> tuple[
     return straight_through(*primals), tangents[1]
 
 
-def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+def gradient(function: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
     """Return the gradient of `function`'s first output at `x`, and its second output."""
     return jax.grad(function, has_aux=True)(x)
+
+
+def pullback(
+    function: Callable[[Sequence[Tensor]], tuple[Sequence[Tensor], Any]], values: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Any, Callable[[int, Sequence[int]], list[Tensor]]]:
+    """Call `function` on the values, and return its two outputs and a function for gradients."""
+    constants = [jax.lax.stop_gradient(value) for value in values]
+    outputs, transposed, rest = jax.vjp(function, constants, has_aux=True)
+
+    def pull(output: int, wanted: Sequence[int]) -> list[Tensor]:
+        # Compiled, what leads to other values' gradients alone is not computed.
+        seeds = [
+            (jnp.ones_like if index == output else jnp.zeros_like)(value)
+            for index, value in enumerate(outputs)
+        ]
+        (gradients,) = transposed(seeds)
+        return [gradients[index] for index in wanted]
+
+    return outputs, rest, pull
 
 
 def is_compiling(value: Any) -> bool:

@@ -42,6 +42,7 @@ __all__ = [
     "on_values",
     "outside_of_graphs",
     "over_replicas",
+    "pullback",
     "random_state",
     "run_if",
     "scope_of",
@@ -85,15 +86,35 @@ def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
     return value
 
 
-def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+def gradient(function: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
     """Return the gradient of `function`'s first output, a scalar, at `x`, and its second output.
 
-    The gradient can be differentiated again.
+    The gradient is the like of `x`, a tensor or a structure of tensors. It can be differentiated
+    again.
 
     Raises:
         NotImplementedError: on a backend without a module here: `keras.ops` has no gradients.
     """
     raise no_kernel("A loss that takes a gradient")
+
+
+def pullback(
+    function: Callable[[Sequence[Tensor]], tuple[Sequence[Tensor], Any]], values: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Any, Callable[[int, Sequence[int]], list[Tensor]]]:
+    """Call `function` once, for several gradients of what it gives.
+
+    Args:
+        function: From tensors to a list of scalars, and to other tensors, in any structure.
+        values: What variables hold: where a gradient is taken around this, constants.
+
+    Returns:
+        The scalars, the rest, and a function from the index of a scalar and the indices of
+        values to the gradients of that scalar with respect to these, constants.
+
+    Raises:
+        NotImplementedError: on a backend without a module here: `keras.ops` has no gradients.
+    """
+    raise no_kernel("A model of several losses")
 
 
 def is_compiling(value: Any) -> bool:

@@ -24,12 +24,32 @@ def straight_through(value: Tensor, surrogate: Tensor) -> tuple[Tensor, Callable
     return tf.identity(value), lambda upstream: (None, upstream)
 
 
-def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+def gradient(function: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
     """Return the gradient of `function`'s first output at `x`, and its second output."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         value, rest = function(x)
-    return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO), rest
+    slopes = tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return keras.tree.map_structure(dense, slopes), rest
+
+
+def pullback(
+    function: Callable[[Sequence[Tensor]], tuple[Sequence[Tensor], Any]], values: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Any, Callable[[int, Sequence[int]], list[Tensor]]]:
+    """Call `function` on the values, and return its two outputs and a function for gradients."""
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        outputs, rest = function(values)
+
+    def pull(output: int, wanted: Sequence[int]) -> list[Tensor]:
+        gradients = tape.gradient(
+            outputs[output],
+            [values[index] for index in wanted],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return [dense(gradient) for gradient in gradients]
+
+    return outputs, rest, pull
 
 
 def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) -> None:

@@ -45,14 +45,41 @@ def straight_through(value: Tensor, surrogate: Tensor) -> Tensor:
     return _StraightThrough.apply(value, surrogate)
 
 
-def gradient(function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor) -> tuple[Tensor, Any]:
+def gradient(function: Callable[[Any], tuple[Tensor, Any]], x: Any) -> tuple[Any, Any]:
     """Return the gradient of `function`'s first output at `x`, and its second output."""
+    kept = torch.is_grad_enabled()
     with torch.enable_grad():  # also where an evaluation has switched it off
-        if not x.requires_grad:
-            x = x.detach().requires_grad_()
+        x = keras.tree.map_structure(
+            lambda leaf: leaf if leaf.requires_grad else leaf.detach().requires_grad_(), x
+        )
         value, rest = function(x)
-        (slope,) = torch.autograd.grad(value, x, create_graph=True)
-    return slope, rest
+        leaves = keras.tree.flatten(x)
+        slopes = [torch.zeros_like(leaf) for leaf in leaves]
+        if value.requires_grad:
+            slopes = torch.autograd.grad(
+                value, leaves, create_graph=kept, allow_unused=True, materialize_grads=True
+            )
+    if not kept:
+        slopes, rest = keras.tree.map_structure(lambda leaf: leaf.detach(), (list(slopes), rest))
+    return keras.tree.pack_sequence_as(x, list(slopes)), rest
+
+
+def pullback(
+    function: Callable[[Sequence[Tensor]], tuple[Sequence[Tensor], Any]], values: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Any, Callable[[int, Sequence[int]], list[Tensor]]]:
+    """Call `function` on the values, and return its two outputs and a function for gradients."""
+    outputs, rest = function(values)
+
+    def pull(output: int, wanted: Sequence[int]) -> list[Tensor]:
+        sources = [values[index] for index in wanted]
+        if not outputs[output].requires_grad:
+            return [torch.zeros_like(source) for source in sources]
+        gradients = torch.autograd.grad(
+            outputs[output], sources, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return list(gradients)
+
+    return [output.detach() for output in outputs], rest, pull
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,15 +12,30 @@ from keras import ops
 Tensor = Any
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
-# Pairs of the discriminator's loss, of (real, fake) scores, and the generator's, of fake scores.
+
+def _mean_softplus(x: Tensor) -> Tensor:
+    return ops.mean(ops.softplus(x))
+
+
+def _relativistic(one: Tensor, other: Tensor) -> Tensor:
+    return _mean_softplus(other - one)
+
+
+def _relativistic_average(one: Tensor, other: Tensor) -> Tensor:
+    """How little the scores of one kind are above the mean of the other, and the reverse."""
+    above = _mean_softplus(ops.mean(other) - one)
+    return (above + _mean_softplus(other - ops.mean(one))) / 2
+
+
+# Pairs of the discriminator's loss and the generator's, of the scores that they name.
 LOSSES: dict[str, Pair] = {
     "hinge": (
         lambda real, fake: ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)),
         lambda fake: -ops.mean(fake),
     ),
     "non_saturating": (
-        lambda real, fake: ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake)),
-        lambda fake: ops.mean(ops.softplus(-fake)),
+        lambda real, fake: _mean_softplus(-real) + _mean_softplus(fake),
+        lambda fake: _mean_softplus(-fake),
     ),
     "least_squares": (
         lambda real, fake: (ops.mean((real - 1) ** 2) + ops.mean(fake**2)) / 2,
@@ -29,6 +45,14 @@ LOSSES: dict[str, Pair] = {
         lambda real, fake: ops.mean(fake) - ops.mean(real),
         lambda fake: -ops.mean(fake),
     ),
+    "relativistic": (
+        lambda real, fake: _relativistic(real, fake),
+        lambda real, fake: _relativistic(fake, real),
+    ),
+    "relativistic_average": (
+        lambda real, fake: _relativistic_average(real, fake),
+        lambda real, fake: _relativistic_average(fake, real),
+    ),
 }
 
 REVERSED_HINGE = "reversed_hinge"
@@ -36,26 +60,91 @@ REVERSED_HINGE = "reversed_hinge"
 
 _REVERSED_HINGE: Pair = (
     lambda real, fake: ops.mean(ops.relu(1 + real)) + ops.mean(ops.relu(1 - fake)),
-    ops.mean,
+    lambda fake: ops.mean(fake),
 )
 
+EXTRA = ("real_samples", "fake_samples", "noise", "labels")
+"""What a loss may take by these names, besides scores."""
 
-def get_losses(loss: Any) -> Pair:
-    """Find the pair of loss functions by its name, or return the pair that was given."""
+
+def get_losses(loss: Any, generator_loss: Any = None) -> Pair:
+    """Find the pair of loss functions by its name, or return the functions that were given."""
+    pair: Any = None
     if isinstance(loss, str) and loss in LOSSES:
-        return LOSSES[loss]
-    if loss == REVERSED_HINGE:
-        return _REVERSED_HINGE
-    if isinstance(loss, list | tuple) and len(loss) == 2 and all(map(callable, loss)):
-        return loss[0], loss[1]
-    raise ValueError(
-        f"`loss` should be one of {list(LOSSES)} or a pair of functions: the discriminator's loss "
-        f"of (real scores, fake scores), the generator's of fake scores. Received: loss={loss!r}"
-    )
+        pair = LOSSES[loss]
+    elif loss == REVERSED_HINGE:
+        pair = _REVERSED_HINGE
+    elif isinstance(loss, list | tuple) and len(loss) == 2 and all(map(callable, loss)):
+        pair = loss
+    elif callable(loss) and generator_loss is not None:
+        pair = (loss, generator_loss)
+    if pair is None:
+        raise ValueError(
+            f"`loss` should be one of {list(LOSSES)}, or a pair of functions: the discriminator's "
+            "loss of (real scores, fake scores), the generator's of (fake scores) or of both; or the "
+            "first of these, with the other as `generator_loss`. "
+            f"Received: loss={loss!r}, generator_loss={generator_loss!r}"
+        )
+    if generator_loss is not None:
+        if not callable(generator_loss):
+            raise ValueError(
+                "`generator_loss` should be a function of (fake scores) or of (real, fake). "
+                f"Received: generator_loss={generator_loss!r}"
+            )
+        pair = (pair[0], generator_loss)
+    for function in pair:
+        _scores_taken(function)
+    return pair[0], pair[1]
 
 
-def widened(x: Any) -> Tensor:
-    """Cast `x` to float32 unless it is float64: losses of scores outgrow half precision."""
-    x = ops.convert_to_tensor(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
+def loss_value(function: Callable[..., Any], real: Any, fake: Any, extra: Mapping[str, Any]) -> Any:
+    """Call a loss with the scores that it takes, and with what else it names."""
+    names = _parameters(function)
+    further = {name: value for name, value in extra.items() if names and name in names}
+    scores = (real, fake) if _scores_taken(function) == 2 else (fake,)
+    return ops.mean(function(*scores, **further))
+
+
+def _parameters(function: Callable[..., Any]) -> list[str] | None:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some functions of others do not say
+        return None
+
+
+def _scores_taken(function: Callable[..., Any]) -> int:
+    """Count the scores that a loss takes: fake ones alone, or real and fake ones."""
+    names = _parameters(function)
+    if names is None:
+        return 1
+    parameters = inspect.signature(function).parameters
+    positional = [
+        name
+        for name in names
+        if name not in EXTRA
+        and parameters[name].default is inspect.Parameter.empty
+        and parameters[name].kind
+        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) not in (1, 2):
+        raise ValueError(
+            "A loss should take (fake scores) or (real scores, fake scores), and besides what it "
+            f"names of {list(EXTRA)}. Received: {function!r}, which takes {names}"
+        )
+    return len(positional)
+
+
+def first(outputs: Any) -> Tensor:
+    """Return the scores: all that a discriminator puts out, or the first part of it."""
+    return keras.tree.flatten(outputs)[0]
+
+
+def widened(x: Any) -> Any:
+    """Cast floats to float32 unless they are float64: losses of scores outgrow half precision."""
+
+    def wide(leaf: Any) -> Tensor:
+        leaf = ops.convert_to_tensor(leaf)
+        dtype = keras.backend.standardize_dtype(leaf.dtype)
+        return leaf if dtype in ("float32", "float64") else ops.cast(leaf, "float32")
+
+    return keras.tree.map_structure(wide, x)

@@ -2,88 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from finegrain._backend import backend
 from finegrain._checks import checked_number
-from finegrain.gan.losses import widened
+from finegrain.gan.losses import first, widened
+from finegrain.routing.input_gradient import gradient
 from finegrain.routing.overlay import Overlay
 
 Tensor = Any
 
-# The usual weight of each kind.
-KINDS = {"wgan_gp": 10.0, "r1": 10.0}
+PLACES = ("real", "fake", "between")
 
 
-class GradientPenalty(NamedTuple):
-    r"""A penalty on the slope of the scores.
+@keras.saving.register_keras_serializable(package="finegrain")
+class GradientPenalty:
+    r"""A penalty on the slope of a critic's scores.
 
-    $$\text{wgan\_gp:}\quad w\,\mathrm{E}(\lVert\nabla D(\hat x)\rVert - 1)^2, \qquad
-      \text{r1:}\quad \tfrac{w}{2}\,\mathrm{E}\lVert\nabla D(x)\rVert^2$$
+    $$w\,\mathrm{E}\big(\lVert\nabla D(x)\rVert - s\big)^2$$
 
-    Here $x$ is a real sample, and $\hat x$ one drawn between it and a fake one.
+    R1 and R2 have $s = 0$ and are taken at real and at fake samples, that of WGAN-GP has $s = 1$
+    and is taken at points drawn between the two.
+
+    Args:
+        at: `"real"`, `"fake"` or `"between"`: where the slope is taken.
+        weight: $w \geq 0$. The literature's $\gamma$ of R1 and R2 is $2w$.
+        slope: $s \geq 0$, the slope that costs nothing.
+        every: Take the penalty at every so many steps only, times as much ("lazy").
+
+    Raises:
+        ValueError: for another place, or a number out of its range.
+
+    Example:
+    >>> import keras, numpy as np, finegrain as fg
+    >>> def critic(x):
+    ...     return 3 * x[:, :1]
+    >>> penalty = fg.losses.GradientPenalty("real", weight=0.5)
+    >>> x = np.ones((4, 2), "float32")
+    >>> print(float(penalty(critic, x, x)))  # 0.5 · 3²
+    4.5
+
+    References:
+        - Ishaan Gulrajani et al., Improved training of Wasserstein GANs, 2017,
+          https://arxiv.org/abs/1704.00028
+        - Lars Mescheder, Andreas Geiger, Sebastian Nowozin, Which training methods for GANs do
+          actually converge?, 2018, https://arxiv.org/abs/1801.04406
+        - Tero Karras et al., Analyzing and improving the image quality of StyleGAN, 2020,
+          https://arxiv.org/abs/1912.04958 (lazy regularization)
     """
 
-    kind: str
-    weight: float
+    def __init__(
+        self, at: str = "real", weight: float = 5.0, slope: float = 0.0, every: int = 1
+    ) -> None:
+        if at not in PLACES:
+            raise ValueError(f"`at` should be one of {list(PLACES)}. Received: at={at!r}")
+        if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(f"`every` should be an integer >= 1. Received: every={every!r}")
+        self.at = at
+        self.weight = checked_number("weight", weight)
+        self.slope = checked_number("slope", slope)
+        self.every = int(every)
 
     @classmethod
-    def of(cls, penalty: Any) -> GradientPenalty | None:
-        """Read a penalty given as a kind, a pair of kind and weight, a weight or `None`."""
-        if penalty is None:
-            return None
-        if isinstance(penalty, str) and penalty in KINDS:
-            return cls(penalty, KINDS[penalty])
-        if isinstance(penalty, list | tuple) and len(penalty) == 2 and penalty[0] in list(KINDS):
-            return cls(penalty[0], checked_number("gradient_penalty", penalty[1]))
-        if isinstance(penalty, Real):
-            return cls("wgan_gp", checked_number("gradient_penalty", penalty))
+    def of(cls, penalty: Any) -> GradientPenalty | Callable[..., Any]:
+        """Read a penalty given by its name, as a pair of name and weight, or by itself.
+
+        The weight of `"r1"` and `"r2"` is $\\gamma$, so that the penalty is $\\gamma / 2$ times the
+        mean square of the slope.
+        """
+        name, weight = penalty if isinstance(penalty, list | tuple) else (penalty, 10.0)
+        if isinstance(name, str) and name in ("r1", "r2", "wgan_gp"):
+            weight = checked_number(f"penalty {name!r}", weight)
+            if name == "wgan_gp":
+                return cls("between", weight, slope=1.0)
+            return cls("real" if name == "r1" else "fake", weight / 2)
+        if callable(penalty) and not isinstance(penalty, type):
+            return penalty
         raise ValueError(
-            f"`gradient_penalty` should be one of {list(KINDS)}, a pair of it and a weight, or a "
-            f"weight. Received: gradient_penalty={penalty!r}"
+            "A penalty should be 'r1', 'r2' or 'wgan_gp', a pair of such a name and a weight, a "
+            "finegrain.losses.GradientPenalty, or a function of (critic, real, fake). "
+            f"Received: {penalty!r}"
         )
 
     def __call__(
-        self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seed: Any
+        self,
+        critic: Callable[[Any], Any],
+        real: Any,
+        fake: Any,
+        *,
+        seed: Any = None,
+        step: Any = None,
+        states: Sequence[Any] | None = None,
     ) -> Tensor:
         """Compute the penalty, a scalar that can be differentiated.
 
         Args:
-            critic: From samples to scores.
+            critic: From samples to scores; of several outputs the first are the scores.
             real: (batch, …) samples.
-            fake: The like of `real`, constant.
-            seed: Of where to look between the two.
+            fake: The like of `real`. No gradient reaches them.
+            seed: A `keras.random.SeedGenerator`, of where to look between the two.
+            step: How many steps were taken before; needed where not every step counts.
+            states: The variables that calls of `critic` may assign to; those of the layer, if it
+                is one.
         """
-        at = widened(real)
-        if self.kind == "wgan_gp":
-            shape = (ops.shape(at)[0],) + (1,) * (len(at.shape) - 1)
-            at = at + keras.random.uniform(shape, seed=seed) * (ops.cast(fake, at.dtype) - at)
-        slope = _slope(critic, at)
-        squared = ops.sum(slope**2, axis=tuple(range(1, len(slope.shape))))
-        if self.kind == "r1":
-            return self.weight * ops.mean(squared) / 2
+        if self.every == 1:
+            return self._value(critic, real, fake, seed)
+        if step is None:
+            raise ValueError(
+                "A penalty at every so many steps needs to know the `step`. "
+                f"Received: step=None, every={self.every}"
+            )
+        if states is None:
+            states = critic.non_trainable_variables if isinstance(critic, keras.Layer) else ()
+        states = [*states, *([seed.state] if seed is not None else [])]
+
+        def taken() -> tuple[Tensor, list[Tensor]]:
+            with Overlay(states) as scope:
+                value = self.every * self._value(critic, real, fake, seed)
+            return value, [scope.get_current_value(state) for state in states]
+
+        def skipped() -> tuple[Tensor, list[Tensor]]:
+            with Overlay(states) as scope:
+                values = [scope.get_current_value(state) for state in states]
+            return ops.zeros((), "float32"), values
+
+        value, values = ops.cond(ops.equal(step % self.every, 0), taken, skipped)
+        for state, new in zip(states, values, strict=True):
+            state.assign(new)
+        return value
+
+    def _value(self, critic: Any, real: Any, fake: Any, seed: Any) -> Tensor:
+        x, y = widened(real), ops.stop_gradient(widened(fake))
+        if self.at == "fake":
+            x = y
+        elif self.at == "between":
+            shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+            x = x + keras.random.uniform(shape, seed=seed) * (ops.cast(y, x.dtype) - x)
+        slopes = gradient(lambda at: first(critic(at)), x)
+        squared = ops.sum(slopes**2, axis=tuple(range(1, len(slopes.shape))))
+        if self.slope == 0:
+            return self.weight * ops.mean(squared)
         # This gives the root a slope at 0.
-        return self.weight * ops.mean((ops.sqrt(squared + 1e-12) - 1) ** 2)
+        return self.weight * ops.mean((ops.sqrt(squared + 1e-12) - self.slope) ** 2)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make an equal penalty."""
+        return {"at": self.at, "weight": self.weight, "slope": self.slope, "every": self.every}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> GradientPenalty:
+        """Make the penalty that `get_config` describes."""
+        return cls(**config)
 
 
-def _slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Compute the gradient of the scores with respect to their samples, in the samples' shape."""
-    updated: list[Any] = []
-
-    def total(x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        with Overlay() as scope:
-            scores = critic(x)
-        # On JAX a value leaves a traced function only as its output.
-        updates = [(v, value) for v, value in scope.updates() if not v.trainable]
-        updated.extend(v for v, _ in updates)
-        return ops.sum(widened(scores)), [value for _, value in updates]
-
-    slope, values = backend.gradient(total, x)
-    for variable, value in zip(updated, values, strict=True):
-        variable.assign(value)
-    return slope
+def checked_penalties(penalties: Any, deprecated: Any) -> list[Any]:
+    """Return a list of penalties, of `penalties` and of the former `gradient_penalty`."""
+    if penalties is None:
+        penalties = []
+    is_pair = (
+        isinstance(penalties, tuple) and len(penalties) == 2 and isinstance(penalties[1], Real)
+    )
+    if is_pair or isinstance(penalties, str) or callable(penalties):
+        penalties = [penalties]
+    if not isinstance(penalties, list | tuple):
+        raise ValueError(f"`penalties` should be a list. Received: penalties={penalties!r}")
+    found = [GradientPenalty.of(one) for one in penalties]
+    if deprecated is not None:
+        is_weight = isinstance(deprecated, Real) and not isinstance(deprecated, bool)
+        found.append(GradientPenalty.of(("wgan_gp", deprecated) if is_weight else deprecated))
+    return found

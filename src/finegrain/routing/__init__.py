@@ -9,9 +9,11 @@ from finegrain.routing.gradients import (
     stop_gradient,
     straight_through,
 )
+from finegrain.routing.input_gradient import gradient
 
 __all__ = [
     "constant_weights",
+    "gradient",
     "inner_gradient_only",
     "reverse_gradient",
     "scale_gradient",

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from finegrain._checks import finite
+from finegrain.game.apart import Apart
 from finegrain.routing.overlay import Overlay
 
 Tensor = Any
@@ -21,19 +22,27 @@ class WeightAverage(keras.layers.Layer):
 
     After step $t$ the stored average is $\bar\theta_{t-1}$, because the loss is computed before
     the step is taken. Reading the average adds the term of $\theta_t$, which the network has.
+
+    Args:
+        network: The network. It is not a part of this layer.
+        momentum: $\beta$, in [0, 1).
+        argument: What the momentum is called where the user gives it.
     """
 
-    def __init__(self, momentum: float, **kwargs: Any) -> None:
+    def __init__(
+        self, network: keras.layers.Layer, momentum: float, argument: str, **kwargs: Any
+    ) -> None:
         super().__init__(trainable=False, **kwargs)
-        number = finite(momentum)
-        if number is None or not 0 <= number < 1:
-            raise ValueError(
-                f"`ema_momentum` should be in [0, 1). Received: ema_momentum={momentum!r}"
-            )
-        self.momentum = number
+        self.momentum = checked_momentum(argument, momentum)
+        # It stands beside this layer in a model, and in files.
+        self._network = Apart(network)
         self.averages: list[Any] = []
 
-    def create(self, network: keras.layers.Layer) -> None:
+    def network(self) -> keras.layers.Layer:
+        """Return the network."""
+        return self._network.value
+
+    def create(self) -> None:
         """Create the averages, equal to the network's present weights, unless they exist."""
         if self.built:
             return
@@ -46,23 +55,37 @@ class WeightAverage(keras.layers.Layer):
                 trainable=False,
                 name=f"average_{i}",
             )
-            for i, weight in enumerate(_of(network))
+            for i, weight in enumerate(_of(self.network()))
         ]
         self.built = True
 
-    def update(self, network: keras.layers.Layer) -> None:
+    def update(self) -> None:
         """Move the averages toward the network's present weights; call this before each step."""
-        for average, weight in zip(self.averages, _of(network), strict=True):
+        for average, weight in zip(self.averages, _of(self.network()), strict=True):
             average.assign(ops.stop_gradient(self._with(average, weight)))
 
-    def reading(self, network: keras.layers.Layer) -> Overlay:
-        """Make a scope in which the network uses its averaged weights."""
-        averages = {id(w): a for w, a in zip(_of(network), self.averages, strict=True)}
-        return Overlay(_of(network), lambda weight, value: self._with(averages[id(weight)], value))
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the network in inference mode, with the averages for weights, as constants."""
+        weights = _of(self.network())
+        averages = {id(w): a for w, a in zip(weights, self.averages, strict=True)}
+
+        def read(weight: Any, value: Tensor) -> Tensor:
+            return ops.stop_gradient(self._with(averages[id(weight)], value))
+
+        with Overlay(weights, read):
+            return self.network()(*args, **{**kwargs, "training": False})
 
     def _with(self, average: Any, weight: Any) -> Tensor:
         average, weight = ops.convert_to_tensor(average), ops.convert_to_tensor(weight)
         return weight + self.momentum * (average - weight)
+
+
+def checked_momentum(argument: str, momentum: Any) -> float:
+    """Return the momentum as a float, or raise a `ValueError` if it is not in [0, 1)."""
+    number = finite(momentum)
+    if number is None or not 0 <= number < 1:
+        raise ValueError(f"`{argument}` should be in [0, 1). Received: {argument}={momentum!r}")
+    return number
 
 
 def _of(network: keras.layers.Layer) -> list[Any]:
