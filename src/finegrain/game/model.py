@@ -30,10 +30,10 @@ class Game(keras.Model):
     $$\theta_n \text{ follows } \nabla_{\theta_n} \sum_{l \,\in\, \text{reach}(n)} w_l\, L_l$$
 
     You write the losses as one plain function of the networks and the data, and say which loss
-    moves which networks. Nothing in the function has to be stopped or frozen: it runs once in a step,
-    and each loss is differentiated with respect to the weights that it reaches, and no others. GANs
-    are such games, and so are features that hide a domain, an actor and its critic, a student and a
-    teacher, cycles of translators.
+    moves which networks. Nothing in the function has to be stopped or frozen: it runs once in a
+    step, and each loss is differentiated with respect to the weights that it reaches, and no
+    others. GANs are such games, and so are features that hide a domain, an actor and its critic, a
+    student and a teacher, cycles of translators.
 
     Compile it with an optimizer alone; give networks rates of their own by `finegrain.PerWeight`.
     Then `fit`, `evaluate`, callbacks, `save` and `load_model` are Keras's.
@@ -47,15 +47,15 @@ class Game(keras.Model):
             `step`, how many steps were taken before, an integer tensor. Functions are saved by
             name: register yours with `keras.saving.register_keras_serializable`.
         reach: For the name of each loss, what it moves: the name of a network, what selects weights
-            in a `finegrain.Rule` (a layer, a regular expression on paths, a variable, a function), or
-            a list of these. By default a loss moves the network that has its name.
+            in a `finegrain.Rule` (a layer, a regular expression on paths, a variable, a function),
+            or a list of these. By default a loss moves the network that has its name.
         reports: Names of further scalars in the dict, which move nothing and are shown.
         averages: For a name, a pair of the network and a momentum $\beta$ in [0, 1): a moving
             average of that network's weights and statistics, as constants,
-            $\bar\theta_t = \beta \bar\theta_{t-1} + (1 - \beta) \theta_t$. It is called like a network,
-            always in inference mode.
-        turns: With `True` each loss has a turn of its own, in the order of `reach`; a list gives the
-            losses of each turn. A step (a batch) is of one turn: the losses of the others are
+            $\bar\theta_t = \beta \bar\theta_{t-1} + (1 - \beta) \theta_t$. It is called like a
+            network, always in inference mode.
+        turns: With `True` each loss has a turn of its own, in the order of `reach`; a list gives
+            the losses of each turn. A step (a batch) is of one turn: the losses of the others are
             reported, but not differentiated, and what they move rests, with its slots.
         combine: What makes one gradient of those of several losses that reach the same weights,
             such as `finegrain.gradients.PCGrad()`. Their sum by default.
@@ -79,7 +79,7 @@ class Game(keras.Model):
     >>> def head(units, activation):
     ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(units, activation)])
     >>> game = fg.models.Game(
-    ...     {"features": head(4, "relu"), "digit": head(1, "sigmoid"), "domain": head(1, "sigmoid")},
+    ...     dict(features=head(4, "relu"), digit=head(1, "sigmoid"), domain=head(1, "sigmoid")),
     ...     losses,
     ...     reach={"digit": ["features", "digit"], "domain": "domain", "hide": "features"},
     ... )
@@ -322,7 +322,7 @@ class Game(keras.Model):
         return [v for v in self.variables if not v.trainable and id(v) not in metrics]
 
     def _losses_of(self, data: Mapping[str, Any], training: bool) -> tuple[Any, Any]:
-        """Call the function of losses, and return its losses, weighted, and all that it returned."""
+        """Call the function of losses; return its losses, weighted, and all that it returned."""
         given = {
             **self.networks,
             **self.averages,
@@ -358,8 +358,8 @@ class Game(keras.Model):
         for name, value in values.items():
             if len(value.shape):
                 raise ValueError(
-                    f"Each loss should be a scalar, such as the mean over a batch. Received: {name!r} "
-                    f"of shape {tuple(value.shape)}"
+                    "Each loss should be a scalar, such as the mean over a batch. "
+                    f"Received: {name!r} of shape {tuple(value.shape)}"
                 )
         return values
 
@@ -448,8 +448,8 @@ def _check_weights(networks: Mapping[str, Any]) -> None:
     missing = [name for name, network in networks.items() if not is_built(network)]
     if missing:
         raise ValueError(
-            "Each network should have its weights, since what the function of losses gives to it is "
-            "not known before: begin it with keras.Input, or call its `build`. "
+            "Each network should have its weights, since what the function of losses gives to it "
+            "is not known before: begin it with keras.Input, or call its `build`. "
             f"Received: {missing} without weights"
         )
 

@@ -35,8 +35,8 @@ class Reach:
             selectors = {name: name for name in networks}
         if not isinstance(selectors, Mapping) or not selectors:
             raise TypeError(
-                "`reach` should be a dict from the name of each loss to the networks that it moves, "
-                f"as in {{'cycle': ['forward', 'backward']}}. Received: reach={selectors!r}"
+                "`reach` should be a dict from the name of each loss to the networks that it "
+                f"moves, as in {{'cycle': ['forward', 'backward']}}. Received: reach={selectors!r}"
             )
         self.networks = networks
         self.selectors: dict[str, list[Selector]] = {

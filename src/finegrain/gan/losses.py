@@ -81,8 +81,8 @@ def get_losses(loss: Any, generator_loss: Any = None) -> Pair:
     if pair is None:
         raise ValueError(
             f"`loss` should be one of {list(LOSSES)}, or a pair of functions: the discriminator's "
-            "loss of (real scores, fake scores), the generator's of (fake scores) or of both; or the "
-            "first of these, with the other as `generator_loss`. "
+            "loss of (real scores, fake scores), the generator's of (fake scores) or of both; or "
+            "the first of these, with the other as `generator_loss`. "
             f"Received: loss={loss!r}, generator_loss={generator_loss!r}"
         )
     if generator_loss is not None:

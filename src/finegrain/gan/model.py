@@ -39,8 +39,8 @@ class GAN(Game):
       + \lambda\, \underbrace{L_G\big(D(x), D(G(z))\big)}_{\text{moves } G}$$
 
     Each network is called once for each kind of sample in a step. To let the generator learn at
-    another pace under Adam or RMSprop, which divide $\lambda$ out, give it a `finegrain.Rule` with a
-    `learning_rate_multiplier`.
+    another pace under Adam or RMSprop, which divide $\lambda$ out, give it a `finegrain.Rule` with
+    a `learning_rate_multiplier`.
 
     Compile it with an optimizer alone, and fit it on samples; where the networks take labels too,
     on (samples, labels), whether as arrays `x, y`, as a pair in `x`, or from a data set. Labels may
@@ -63,9 +63,10 @@ class GAN(Game):
             scores), and of what else it names, as in `loss`.
         penalties: A list of penalties on the discriminator: `"r1"`,
             $\tfrac{w}{2}\,\mathrm{E}\lVert\nabla D\rVert^2$ at real samples; `"r2"`, the same at
-            fake ones; `"wgan_gp"`, $w\,\mathrm{E}(\lVert\nabla D\rVert - 1)^2$ between both; pairs of
-            a name and the weight $w$ (10 unless given); `finegrain.losses.GradientPenalty`, also
-            for one at every so many steps; or functions of (critic, real, fake).
+            fake ones; `"wgan_gp"`, $w\,\mathrm{E}(\lVert\nabla D\rVert - 1)^2$ between both;
+            pairs of a name and the weight $w$ (10 unless given);
+            `finegrain.losses.GradientPenalty`, also for one at every so many steps; or functions of
+            (critic, real, fake).
         noise: A function of (number, seed) that draws other noise than a normal distribution's,
             with `keras.random` and the seed.
         augment: A layer or function that changes real and fake samples before the discriminator
@@ -200,8 +201,8 @@ class GAN(Game):
         ):
             if name in kwargs:
                 raise TypeError(
-                    "A GAN has one optimizer. To give its networks rates or optimizers of their own, "
-                    "wrap it: compile(finegrain.PerWeight('adam', [finegrain.Rule(generator, "
+                    "A GAN has one optimizer. To give its networks rates or optimizers of their "
+                    "own, wrap it: compile(finegrain.PerWeight('adam', [finegrain.Rule(generator, "
                     f"optimizer=...)])). Received: {name}={kwargs[name]!r}"
                 )
         if kwargs.pop("loss_weights", None) is not None:

@@ -70,9 +70,9 @@ class GradientPenalty:
 
     @classmethod
     def of(cls, penalty: Any) -> GradientPenalty | Callable[..., Any]:
-        """Read a penalty given by its name, as a pair of name and weight, or by itself.
+        r"""Read a penalty given by its name, as a pair of name and weight, or by itself.
 
-        The weight of `"r1"` and `"r2"` is $\\gamma$, so that the penalty is $\\gamma / 2$ times the
+        The weight of `"r1"` and `"r2"` is $\gamma$, so that the penalty is $\gamma / 2$ times the
         mean square of the slope.
         """
         name, weight = penalty if isinstance(penalty, list | tuple) else (penalty, 10.0)

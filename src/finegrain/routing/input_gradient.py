@@ -92,7 +92,7 @@ def _sum(value: Any) -> Tensor:
     """Add up all outputs, in float32 unless they are float64."""
     total: Any = 0.0
     for part in keras.tree.flatten(value):
-        dtype = keras.backend.standardize_dtype(getattr(part, "dtype", "object"))
+        dtype = keras.backend.standardize_dtype(getattr(part, "dtype", "bool"))
         if not keras.backend.is_float_dtype(dtype):
             raise TypeError(f"`function` should return tensors of floats. Received: {part!r}")
         total = total + ops.sum(part if dtype == "float64" else ops.cast(part, "float32"))

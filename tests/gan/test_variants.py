@@ -1,0 +1,220 @@
+"""The GANs that people want: other losses, heads, noise, samples in the loss, lazy penalties."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import drawn
+import finegrain as fg
+from compiling import XLA
+from gan.games import LABELS, LATENT, X, networks
+from gan.test_gradients import gradients
+from routing.differentiate import array, arrays
+
+
+def train(gan, *data, optimizer="adam"):
+    """Two epochs: every weight moves, and all numbers are finite."""
+    gan.compile(optimizer, jit_compile=XLA or "auto")
+    before = arrays(gan.trainable_variables)
+    history = gan.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    assert np.isfinite(list(history.values())).all()
+    for variable, old in zip(gan.trainable_variables, before, strict=True):
+        assert not np.array_equal(array(variable), old), variable.path
+    return history
+
+
+@keras.saving.register_keras_serializable("tests")
+def told_apart(real, fake, labels):
+    """The discriminator of AC-GAN: which samples are real, and of which kind."""
+    (real_score, real_kind), (fake_score, fake_kind) = real, fake
+    kinds = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    scores = ops.softplus(-real_score) + ops.softplus(fake_score)
+    return ops.mean(scores) + kinds(labels, real_kind) + kinds(labels, fake_kind)
+
+
+@keras.saving.register_keras_serializable("tests")
+def well_made(fake, labels):
+    score, kind = fake
+    kinds = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return ops.mean(ops.softplus(-score)) + kinds(labels, kind)
+
+
+def conditional_networks():
+    noise, kind = keras.Input((LATENT,)), keras.Input((), dtype="int32")
+    hidden = layers.Concatenate()([noise, layers.CategoryEncoding(3, "one_hot")(kind)])
+    generator = keras.Model([noise, kind], layers.Dense(2)(layers.Dense(4, "tanh")(hidden)))
+    sample, kind = keras.Input((2,)), keras.Input((), dtype="int32")
+    hidden = layers.Dense(4, "tanh")(sample)
+    heads = [layers.Dense(1)(hidden), layers.Dense(3)(hidden)]
+    return generator, keras.Model([sample, kind], heads)
+
+
+@pytest.mark.full
+def test_a_discriminator_of_two_heads(tmp_path):
+    """AC-GAN: losses get all heads and the labels; the first head is the score."""
+    gan = fg.models.GAN(
+        *conditional_networks(),
+        told_apart,
+        generator_loss=well_made,
+        penalties=["r1"],
+        seed=drawn.seed(0),
+    )
+    train(gan, X, LABELS)
+    gan.save(tmp_path / "gan.keras")
+    again = keras.models.load_model(tmp_path / "gan.keras")
+    assert again.losses_of_scores == (told_apart, well_made)
+    np.testing.assert_array_equal(
+        again.generate(3, seed=drawn.seed(1), labels=LABELS[:3]),
+        gan.generate(3, seed=drawn.seed(1), labels=LABELS[:3]),
+    )
+    assert [part.shape for part in gan.predict((X, LABELS), verbose=0)] == [(16, 1), (16, 3)]
+
+
+@keras.saving.register_keras_serializable("tests")
+def quadratic(real, fake, real_samples, fake_samples):
+    """The discriminator of GAN-QP (https://arxiv.org/abs/1811.07296)."""
+    apart = ops.mean((real_samples - fake_samples) ** 2, axis=1, keepdims=True)
+    gain = real - fake
+    return -ops.mean(gain - gain**2 / (2 * 10 * apart + 1e-7))
+
+
+@keras.saving.register_keras_serializable("tests")
+def gap(real, fake):
+    return ops.mean(real - fake)
+
+
+def test_samples_in_the_loss():
+    """GAN-QP: the loss sees samples; the discriminator's reaches the discriminator alone."""
+    drawn.seed_keras(1)
+    generator, discriminator = networks()
+    gan = fg.models.GAN(generator, discriminator, quadratic, generator_loss=gap, seed=drawn.seed(0))
+    found = gradients(gan).weights
+    plain = fg.models.GAN(
+        generator, discriminator, "wasserstein", generator_loss=gap, seed=drawn.seed(0)
+    )
+    # The generator's gradient is that of its own loss, whatever the other is.
+    for mine, other in zip(found[:4], gradients(plain).weights[:4], strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7)
+        assert mine.any()
+    gan.compile("adam", run_eagerly=True)
+    assert np.isfinite(gan.train_on_batch(X)).all()
+
+
+@keras.saving.register_keras_serializable("tests")
+def uniform(number, seed):
+    return keras.random.uniform((number, 2, 2), -1.0, 1.0, seed=seed)
+
+
+@keras.saving.register_keras_serializable("tests")
+def shaken(samples):
+    return samples + 0.1
+
+
+@pytest.mark.full
+def test_other_noise_and_augmentation(tmp_path):
+    """Noise of another shape and law, and what happens to samples before they are judged."""
+    generator = keras.Sequential([keras.Input((2, 2)), layers.Flatten(), layers.Dense(2)])
+    gan = fg.models.GAN(
+        generator, networks()[1], noise=uniform, augment=shaken, ema_momentum=0.5, seed=1
+    )
+    train(gan, X)
+    made = gan.generate(5, seed=drawn.seed(1))
+    assert made.shape == (5, 2)
+    np.testing.assert_array_equal(made, gan.generate(5, seed=drawn.seed(1)))
+    gan.save(tmp_path / "gan.keras")
+    again = keras.models.load_model(tmp_path / "gan.keras")
+    np.testing.assert_array_equal(again.generate(5, seed=drawn.seed(1)), made)
+    shaped = fg.models.GAN(generator, networks()[1], latent_dim=(2, 2))
+    assert shaped.latent_dim == (2, 2)
+    assert shaped.generate(3).shape == (3, 2)
+    with pytest.raises(ValueError, match="leave `latent_dim` out"):
+        fg.models.GAN(generator, networks()[1], noise=uniform, latent_dim=4)
+
+
+@pytest.mark.parametrize("at", ["real", "fake", "between"])
+def test_a_lazy_penalty(at):
+    """At every third step three times as much, and nothing in between, compiled too."""
+    weights = []
+    for every in (1, 3):
+        drawn.seed_keras(1)
+        generator, discriminator = networks()
+        discriminator.add(layers.BatchNormalization())
+        penalty = fg.losses.GradientPenalty(at, 0.5, slope=0.2, every=every)
+        gan = fg.models.GAN(generator, discriminator, penalties=[penalty], seed=drawn.seed(0))
+        gan.compile(keras.optimizers.SGD(0.0), jit_compile=XLA or "auto")
+        weights.append([gan.train_on_batch(X, return_dict=True)["penalty"] for _ in range(4)])
+    always, lazy = weights
+    assert min(always) > 0
+    assert lazy[0] == pytest.approx(3 * always[0], rel=1e-3)
+    assert lazy[1:3] == [0, 0]
+    assert lazy[3] > 0
+
+
+@pytest.mark.full
+def test_turns_move_one_network():
+    gan = fg.models.GAN(*networks(), "relativistic", penalties=["r1", "r2"], turns=True)
+    gan.compile("adam", jit_compile=XLA or "auto")
+    moved = []
+    for _ in range(4):
+        before = arrays(gan.trainable_variables)
+        gan.train_on_batch(X)
+        pairs = zip(arrays(gan.trainable_variables), before, strict=True)
+        moved.append([not np.array_equal(*pair) for pair in pairs])
+    # A relativistic loss does not depend on the last bias of the discriminator.
+    of_discriminator = [False] * 4 + [True, True, True, False]
+    of_generator = [True] * 4 + [False] * 4
+    assert moved == [of_discriminator, of_generator] * 2
+
+
+class Samples(keras.callbacks.Callback):
+    """Draws samples after each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.made.append(self.model.generate(2, seed=drawn.seed(0)))
+
+
+@pytest.mark.parametrize("momentum", [None, 0.5])
+def test_generate_in_the_middle_of_training(momentum):
+    """A callback sees each step's samples, on JAX too, where Keras keeps weights in its step."""
+    gan = fg.models.GAN(*networks(), ema_momentum=momentum, seed=drawn.seed(0))
+    gan.compile(keras.optimizers.SGD(0.1))
+    samples = Samples()
+    gan.fit(X, batch_size=8, shuffle=False, verbose=0, callbacks=[samples])
+    assert not np.array_equal(*samples.made)
+    np.testing.assert_allclose(samples.made[1], gan.generate(2, seed=drawn.seed(0)), rtol=1e-6)
+
+
+@pytest.mark.one_backend
+def test_old_idioms_are_told_apart():
+    """What would silently never learn, or be ignored, is refused, with the way to do it."""
+    generator, discriminator = networks()
+    discriminator.trainable = False
+    with pytest.raises(ValueError, match=r"discriminator would never learn.*nothing has to be"):
+        fg.models.GAN(generator, discriminator)
+    pooling = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.GlobalAveragePooling2D(), layers.Dense(1)]
+    )
+    small = keras.Sequential([keras.Input((LATENT,)), layers.Dense(49), layers.Reshape((7, 7, 1))])
+    with pytest.raises(ValueError, match=r"generator of \(7, 7, 1\) and .* of \(8, 8, 1\)"):
+        fg.models.GAN(small, pooling)
+    gan = fg.models.GAN(*networks())
+    with pytest.raises(TypeError, match=r"one optimizer.*PerWeight.*Received: d_optimizer='adam'"):
+        gan.compile(d_optimizer="adam", g_optimizer="adam")
+    with pytest.raises(ValueError, match="generator_weight"):
+        gan.compile("adam", loss_weights={"generator_loss": 2.0})
+    with pytest.raises(ValueError, match=r"\(fake scores\) or \(real scores, fake scores\)"):
+        fg.models.GAN(*networks(), (lambda a, b, c: a, gap))
+    with pytest.raises(ValueError, match="generator_loss='gap'"):
+        fg.models.GAN(*networks(), "hinge", generator_loss="gap")
+    for arguments in ({"at": "here"}, {"weight": -1.0}, {"slope": -1.0}, {"every": 0}):
+        (name,) = arguments
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            fg.losses.GradientPenalty(**arguments)
+    lazy = fg.losses.GradientPenalty(every=2)
+    with pytest.raises(ValueError, match="needs to know the `step`"):
+        lazy(discriminator, X, X)
