@@ -202,6 +202,11 @@ def test_old_idioms_are_told_apart():
     small = keras.Sequential([keras.Input((LATENT,)), layers.Dense(49), layers.Reshape((7, 7, 1))])
     with pytest.raises(ValueError, match=r"generator of \(7, 7, 1\) and .* of \(8, 8, 1\)"):
         fg.models.GAN(small, pooling)
+    generator, discriminator = networks()
+    inputs = keras.Input((2,))
+    hiding = keras.Model(inputs, layers.Lambda(lambda x: discriminator(x))(inputs))
+    with pytest.raises(ValueError, match="weights of 'discriminator' would never learn: the Lam"):
+        fg.models.GAN(generator, hiding)
     gan = fg.models.GAN(*networks())
     with pytest.raises(TypeError, match=r"one optimizer.*PerWeight.*Received: d_optimizer='adam'"):
         gan.compile(d_optimizer="adam", g_optimizer="adam")

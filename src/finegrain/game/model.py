@@ -13,6 +13,7 @@ from finegrain._backend import backend
 from finegrain._checks import checked_number
 from finegrain.game.apart import Apart
 from finegrain.game.average import WeightAverage
+from finegrain.game.checks import check_hidden, serialized
 from finegrain.game.inside import RESERVED, Inside, check_parameters, chosen
 from finegrain.game.predictor import Predictor
 from finegrain.game.reach import Reach
@@ -390,7 +391,7 @@ class Game(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal model."""
-        serialize = keras.saving.serialize_keras_object
+        serialize = serialized
         names = {id(network): name for name, network in self.networks.items()}
         return {
             **super().get_config(),
@@ -441,6 +442,7 @@ def _checked_networks(networks: Any) -> dict[str, keras.layers.Layer]:
                 "A network's name should be one that a function's argument can have, and none of "
                 f"{list(RESERVED)}. Received: {name!r}"
             )
+        check_hidden(name, network)
     return dict(networks)
 
 

@@ -13,6 +13,7 @@ from keras import ops
 from finegrain._checks import checked_number
 from finegrain._deprecated import warn
 from finegrain.game.average import checked_momentum
+from finegrain.game.checks import serialized
 from finegrain.game.model import Game
 from finegrain.gan.losses import REVERSED_HINGE, first, get_losses, loss_value, widened
 from finegrain.gan.networks import (
@@ -337,7 +338,7 @@ class GAN(Game):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal model."""
-        serialize = keras.saving.serialize_keras_object
+        serialize = serialized
         loss = self.loss_pair
         return {
             **keras.Model.get_config(self),
