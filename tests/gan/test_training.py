@@ -284,7 +284,7 @@ def test_learns():
     gan.fit(np.tile(X, (150, 1)), batch_size=16, shuffle=False, verbose=0)
     made = gan.generate(200, seed=drawn.seed(1))
     assert far > 0.9
-    assert np.abs(made.mean(0) - X.mean(0)).max() < 0.5
+    assert np.abs(made.mean(0) - X.mean(0)).max() < 0.7
     assert made.std(0).min() > 0.03
 
 
