@@ -138,13 +138,15 @@ class Game(keras.Model):
                 "`combine` should be a combination of gradients, such as "
                 f"finegrain.gradients.PCGrad(). Received: combine={combine!r}"
             )
-        self.combine = combine
+        self.combine: Any = combine
+        # Tracked as a part of the model's state, where the combination draws.
+        self.combination_seed = getattr(combine, "generator", None)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
         self.turns = checked_turns(turns, list(self.reach.selectors))
         self.steps = self._count("steps")
         # The optimizer's own count, by which weights rest, begins with the optimizer.
-        self.turn = None if self.turns is None else self._count("turn")
+        self.turn: Any = None if self.turns is None else self._count("turn")
         self.trackers = {
             name: keras.metrics.Mean(name) for name in [*self.reach.selectors, *self.reports]
         }

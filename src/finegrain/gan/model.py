@@ -142,7 +142,7 @@ class GAN(Game):
         **kwargs: Any,
     ) -> None:
         checked_networks(generator, discriminator)
-        latent_shape = checked_noise(latent_dim, noise, generator)
+        latent_shape: Any = checked_noise(latent_dim, noise, generator)
         check_samples(generator, discriminator)
         if gradient_penalty is not None:
             warn("GAN(gradient_penalty=...)", "GAN(penalties=[...])")
@@ -192,7 +192,7 @@ class GAN(Game):
         check_samples(self.generator, self.discriminator)
         self._finish_building()
 
-    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss_weights: None = None, **kwargs: Any) -> None:
         """Set the optimizer and Keras's other arguments of `compile`, except losses and metrics."""
         for name in (
             "d_optimizer",
@@ -206,7 +206,7 @@ class GAN(Game):
                     "own, wrap it: compile(finegrain.PerWeight('adam', [finegrain.Rule(generator, "
                     f"optimizer=...)])). Received: {name}={kwargs[name]!r}"
                 )
-        if kwargs.pop("loss_weights", None) is not None:
+        if loss_weights is not None:
             raise ValueError("Weigh the generator's loss by GAN(generator_weight=...).")
         super().compile(optimizer, {"generator_loss": self.generator_weight}, **kwargs)
 

@@ -91,7 +91,7 @@ class GradientPenalty:
 
     def __call__(
         self,
-        critic: Callable[[Any], Any],
+        critic: Any,
         real: Any,
         fake: Any,
         *,
@@ -117,22 +117,22 @@ class GradientPenalty:
                 "A penalty at every so many steps needs to know the `step`. "
                 f"Received: step=None, every={self.every}"
             )
-        if states is None:
-            states = critic.non_trainable_variables if isinstance(critic, keras.Layer) else ()
-        states = [*states, *([seed.state] if seed is not None else [])]
+        if states is None and isinstance(critic, keras.layers.Layer):
+            states = critic.non_trainable_variables
+        assigned: list[Any] = [*(states or ()), *([seed.state] if seed is not None else [])]
 
         def taken() -> tuple[Tensor, list[Tensor]]:
-            with Overlay(states) as scope:
+            with Overlay(assigned) as scope:
                 value = self.every * self._value(critic, real, fake, seed)
-            return value, [scope.get_current_value(state) for state in states]
+            return value, [scope.get_current_value(state) for state in assigned]
 
         def skipped() -> tuple[Tensor, list[Tensor]]:
-            with Overlay(states) as scope:
-                values = [scope.get_current_value(state) for state in states]
+            with Overlay(assigned) as scope:
+                values = [scope.get_current_value(state) for state in assigned]
             return ops.zeros((), "float32"), values
 
         value, values = ops.cond(ops.equal(step % self.every, 0), taken, skipped)
-        for state, new in zip(states, values, strict=True):
+        for state, new in zip(assigned, values, strict=True):
             state.assign(new)
         return value
 
