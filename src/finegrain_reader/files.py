@@ -42,6 +42,14 @@ def write_model(model: Model, path: Path) -> None:
             archive.writestr(f"{name}.npy", content.getvalue())
 
 
+def is_of_the_reader(path: Path) -> bool:
+    """Return whether `write_model` wrote the file."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return DESCRIPTION in archive.namelist()
+
+
 def read_model(path: Path) -> Model:
     """Read a model from a `.fg` file, or from a `.keras` file of a tagger.
 

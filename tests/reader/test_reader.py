@@ -435,6 +435,11 @@ def test_wrong_calls(tmp_path):
         reader.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="There is no folder"):
         reader.save(tmp_path / "none" / "model.fg")
+    reader.save(tmp_path / "model.fg")
+    with pytest.raises(
+        ValueError, match=r"`\.fg` file has no Keras model.*give here the `\.keras`"
+    ):
+        Tagger.load(tmp_path / "model.fg")
     with pytest.raises(ValueError, match=r"one by one\. Received: 'the'"):
         reader.tag(["the", "cat"])
     with pytest.raises(TypeError, match=r"should be strings\. Received: 3"):

@@ -15,7 +15,7 @@ import keras
 
 from finegrain.crf.constraints import Constraints
 from finegrain.tagger.tasks import Task
-from finegrain_reader.files import whole_file
+from finegrain_reader.files import is_of_the_reader, whole_file
 from finegrain_reader.keras_files import DESCRIPTION
 
 
@@ -70,6 +70,12 @@ def read_tagger(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no model file of this name; `finegrain train` makes one. Received: {path}"
+        )
+    if is_of_the_reader(path):
+        raise ValueError(
+            "A `.fg` file has no Keras model in it: `finegrain segment`, `finegrain tag` and "
+            "`finegrain.reader.load` take it; give here the `.keras` file that it was exported from. "
+            f"Received: {path}"
         )
     with tagger_errors(path):
         model = keras.models.load_model(path, safe_mode=True, compile=False)
