@@ -247,8 +247,9 @@ def test_the_generators_loss_moves_no_discriminator_with_dropout():
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:A layer assigns to weights that are trained:UserWarning")
 def test_spectral_normalization():
-    """The score is that of kernels divided by σ, which has a gradient, on each backend."""
+    """Keras's own: the score is that of kernels divided by σ, which has a gradient."""
     generator, _ = networks()
     layer = layers.SpectralNormalization(layers.Dense(1, use_bias=False))
     discriminator = keras.Sequential([keras.Input((2,)), layer])

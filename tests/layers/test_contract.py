@@ -13,7 +13,7 @@ from keras import ops
 import drawn
 import finegrain as fg
 from covering import chosen, covering
-from finegrain.layers import CRF, Decode, SetLearningRate
+from finegrain.layers import CRF, Decode, SetLearningRate, SpectralNormalization
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.tagging import BMES
 
@@ -32,6 +32,12 @@ class Member(NamedTuple):
     loss: Callable[[], keras.losses.Loss] | None
     time: int = TIME
     features: int = FEATURES
+    masks: bool = True
+    """Whether its call takes a mask."""
+
+
+def classes():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 LAYERS = [
@@ -49,17 +55,24 @@ LAYERS = [
     ),
     Member("crf with a scheme", lambda: CRF(4, constraints=BMES()), CRFNegativeLogLikelihood),
     Member("faster crf", lambda: SetLearningRate(CRF(4), 9.0, False), CRFNegativeLogLikelihood),
+    Member(
+        "spectral normalization",
+        lambda: SpectralNormalization(keras.layers.Dense(4, dtype="float32")),
+        classes,
+        masks=False,
+    ),
     # Potentials of 4 positions and 4 tags.
     Member("decode", lambda: Decode(BMES()), None, TIME + 6, 5),
 ]
 TRAINED = [member for member in LAYERS if member.loss is not None]
+MASKED = [member for member in TRAINED if member.masks]
 every_layer = pytest.mark.parametrize("member", LAYERS, ids=lambda member: member.name)
 some_layers = pytest.mark.parametrize(
     "member", chosen(LAYERS, [LAYERS[0], *LAYERS[-3:]]), ids=lambda member: member.name
 )
-some_trained_layers = pytest.mark.parametrize(
+some_masked_layers = pytest.mark.parametrize(
     "member",
-    chosen(TRAINED, [TRAINED[0], *TRAINED[-2:]]),
+    chosen(MASKED, [MASKED[0], *MASKED[-2:]]),
     ids=lambda member: member.name,
 )
 
@@ -152,7 +165,7 @@ def test_trains_under_every_policy(member, policy):
 
 
 @pytest.mark.full
-@some_trained_layers
+@some_masked_layers
 def test_masked_positions_do_not_matter(member):
     """Whatever stands at masked positions, padding or hole, the loss is the same."""
     layer, loss = member.make(), member.loss()

@@ -200,6 +200,19 @@ def test_second_derivatives():
     assert any(gradient.any() for gradient in free.weights)
 
 
+def test_assignments_to_trained_weights_are_forgotten():
+    """With a warning that names the weight and the cure; in inference there is none to warn of."""
+    layer = layers.SpectralNormalization(layers.Dense(3), name="normalized")
+    x = inputs_of(MEMBERS[0])
+    layer(x)
+    kernel = array(layer.layer.kernel).copy()
+    with pytest.warns(UserWarning, match=r"finegrain\.layers\.SpectralNormalization.*kernel"):
+        outputs = constant_weights(layer)(x, training=True)
+    np.testing.assert_array_equal(array(layer.layer.kernel), kernel)
+    assert not np.allclose(array(outputs), x @ kernel, rtol=1e-3)
+    constant_weights(layer)(x, training=False)
+
+
 @pytest.mark.selected("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):

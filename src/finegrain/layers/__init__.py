@@ -3,5 +3,6 @@
 from finegrain.crf.decoding import Decode
 from finegrain.crf.layer import CRF
 from finegrain.layers.set_learning_rate import SetLearningRate
+from finegrain.layers.spectral_normalization import SpectralNormalization
 
-__all__ = ["CRF", "Decode", "SetLearningRate"]
+__all__ = ["CRF", "Decode", "SetLearningRate", "SpectralNormalization"]

@@ -71,8 +71,9 @@ def constant_weights(layer: keras.layers.Layer) -> Callable[..., Any]:
     Notes:
         - What is updated in a call and not trained, such as the moving statistics of
           BatchNormalization and the seeds of Dropout, is updated once by each call, of either
-          kind. What a layer assigns to a trainable weight (as SpectralNormalization does) is used
-          in this call and then forgotten.
+          kind. What a layer assigns to a trainable weight (as keras.layers.SpectralNormalization
+          does) is used in this call and then forgotten, with a warning: inference would compute
+          with another kernel. `finegrain.layers.SpectralNormalization` assigns to none.
         - Two calls of a Dropout layer draw two masks, so that a compiler can share only what
           stands before it.
         - Losses that the layer adds in its call (activity regularizers) count once for each call;

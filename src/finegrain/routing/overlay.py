@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -69,11 +70,27 @@ class Overlay(keras.StatelessScope):
     def assign_statistics(self) -> None:
         """Assign the new values of variables that are not trained, in the outer scope.
 
-        Call this after leaving the scope.
+        Call this after leaving the scope. What was assigned to trained ones is dropped, with a
+        warning. To carry it out would change on PyTorch what the backward pass of this call and of
+        others needs; on JAX a compiled step returns no such value; and the optimizer would apply
+        the gradient at one weight to another.
         """
+        dropped = []
         for variable, value in self.updates():
-            if not variable.trainable:
+            if variable.trainable:
+                dropped.append(variable.path)
+            else:
                 variable.assign(value)
+        if dropped:
+            warnings.warn(
+                "A layer assigns to weights that are trained, in its call. Under "
+                "`constant_weights` and in a GAN the value serves this call and is forgotten, so "
+                "that inference computes with other weights than training did. In the place of "
+                "keras.layers.SpectralNormalization take finegrain.layers.SpectralNormalization, "
+                "which assigns nothing; in layers of your own give such weights trainable=False. "
+                f"Received assignments to: {', '.join(dropped)}",
+                stacklevel=2,
+            )
 
     def forward_losses(self, layer: keras.layers.Layer) -> None:
         """Pass the losses on, once each, to where `layer` has its own.
