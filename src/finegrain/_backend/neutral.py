@@ -22,6 +22,7 @@ __all__ = [
     "BUILDS_ON_A_BATCH",
     "CHECKS_INDICES",
     "COUNTS_TOGETHER",
+    "ENCLOSES_RECOMPUTATIONS",
     "RUNS_EACH_STEP",
     "UNDOES_FAILED_STEPS",
     "anywhere",
@@ -30,6 +31,7 @@ __all__ = [
     "compute_before_updates",
     "count_one",
     "dense",
+    "enclose",
     "gradient",
     "host_array",
     "is_compiling",
@@ -44,6 +46,7 @@ __all__ = [
     "over_replicas",
     "pullback",
     "random_state",
+    "recomputations",
     "run_if",
     "scope_of",
     "set_random_state",
@@ -65,6 +68,9 @@ UNDOES_FAILED_STEPS = False
 
 BUILDS_ON_A_BATCH = False
 """Whether the first `fit` takes a batch before its first epoch, to build losses and metrics."""
+
+ENCLOSES_RECOMPUTATIONS = True
+"""Whether `enclose` can do what it is for, or can only raise an error."""
 
 CHECKS_INDICES = False
 """Whether looking up an index that is outside raises an error by itself."""
@@ -181,6 +187,26 @@ def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) 
     """Have the tensors computed before any of the variables is assigned its next value.
 
     There is nothing to do where a value, once read, never changes.
+    """
+
+
+def recomputations() -> list[Any]:
+    """List the functions running now that the backward pass will call once more, innermost first.
+
+    Where a recomputation is traced together with the first pass there is nothing to list.
+    """
+    return []
+
+
+def enclose(
+    recomputation: Any, owner: Any, context: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Have the backward pass call the function in a context, once for each owner.
+
+    Args:
+        recomputation: One of `recomputations()`.
+        owner: Who asks for it. A second time is one too many.
+        context: Makes the context.
     """
 
 

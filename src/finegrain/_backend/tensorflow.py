@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,12 +11,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
+from tensorflow.python.ops import custom_gradient
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from finegrain._backend import neutral
 
 Tensor = Any
+
+ENCLOSES_RECOMPUTATIONS = False
 
 
 @tf.custom_gradient
@@ -68,6 +73,30 @@ def compute_before_updates(tensors: Iterable[Tensor], variables: Iterable[Any]) 
     with tf.control_dependencies(list(tensors)):
         for variable in variables:
             variable._value.read_value()
+
+
+def recomputations() -> list[Any]:
+    """Find the calls of `tf.recompute_grad` that the present one is part of."""
+    if not pywrap_tfe.TFE_Py_TapeSetIsStopped():  # as they have it
+        return []
+    found, frame = [], sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "inner" and code.co_filename == custom_gradient.__file__:
+            found.append(code.co_name)
+        frame = frame.f_back
+    return found
+
+
+def enclose(
+    recomputation: Any, owner: Any, context: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Raise an error: what the function reads of others has no gradient on TensorFlow."""
+    raise NotImplementedError(
+        "On TensorFlow the backward pass of keras.RematScope and keras.remat reads a layer's own "
+        "variables, while the layer was called here with other values. Make the layer without "
+        "rematerialization, or use the backend torch or jax, which can do this."
+    )
 
 
 def is_compiling(value: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import torch
+import torch.utils.checkpoint
 from keras import ops
 
 from finegrain._backend import foreach, neutral
@@ -80,6 +83,61 @@ def pullback(
         return list(gradients)
 
     return [output.detach() for output in outputs], rest, pull
+
+
+def recomputations() -> list[Any]:
+    """List the records of `torch.utils.checkpoint` for the functions that it is calling.
+
+    PyTorch takes a context for the recomputation (`context_fn`) from the caller of `checkpoint`
+    alone, and `keras.remat`, which is that caller, gives none. So the records are read off the
+    stack; they are there while the hooks that save the function's tensors are.
+    """
+    if torch.compiler.is_compiling():
+        return []
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is None or not hooks[0].__qualname__.startswith("_checkpoint_hook."):
+        return []
+    found, frame = [], sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            steps = getattr(frame.f_locals.get("gen"), "gi_frame", None)
+            record = None if steps is None else steps.f_locals.get("new_frame")
+            if hasattr(record, "recompute_fn"):
+                found.append(record)
+        frame = frame.f_back
+    if not found:
+        raise NotImplementedError(
+            "finegrain cannot follow the rematerialization of this version of PyTorch, which would "
+            "compute with other weights than the layer was called with. Make the layer outside of "
+            f"keras.RematScope and without keras.remat. Received: torch {torch.__version__}"
+        )
+    return found
+
+
+class _Enclosed:
+    """A function in a context that is made for each call."""
+
+    def __init__(
+        self, function: Any, owner: Any, context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self.function, self.owner, self.context = function, owner, context
+
+    def __call__(self, *arguments: Any) -> None:
+        with self.context():
+            self.function(*arguments)
+
+    def has(self, owner: Any) -> bool:
+        inner = self.function
+        return self.owner is owner or (isinstance(inner, _Enclosed) and inner.has(owner))
+
+
+def enclose(
+    recomputation: Any, owner: Any, context: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Have the backward pass call the function in a context, once for each owner."""
+    function = recomputation.recompute_fn
+    if not (isinstance(function, _Enclosed) and function.has(owner)):
+        recomputation.recompute_fn = _Enclosed(function, owner, context)
 
 
 def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[Tensor]) -> bool:

@@ -74,6 +74,9 @@ def constant_weights(layer: keras.layers.Layer) -> Callable[..., Any]:
           kind. What a layer assigns to a trainable weight (as keras.layers.SpectralNormalization
           does) is used in this call and then forgotten, with a warning: inference would compute
           with another kernel. `finegrain.layers.SpectralNormalization` assigns to none.
+        - `keras.RematScope` and `keras.remat` work inside, with the same gradients. On TensorFlow,
+          whose recomputation finds statistics and seeds as they are by then, only layers without
+          them do, and others raise an error.
         - Two calls of a Dropout layer draw two masks, so that a compiler can share only what
           stands before it.
         - Losses that the layer adds in its call (activity regularizers) count once for each call;
@@ -109,7 +112,11 @@ def constant_weights(layer: keras.layers.Layer) -> Callable[..., Any]:
         if not is_built(layer):
             with backend.outside_of_graphs():
                 create_weights(layer, args, kwargs)
-        with Overlay(layer.variables, lambda variable, value: ops.stop_gradient(value)) as scope:
+
+        def constant(variable: Any, value: Any) -> Any:
+            return ops.stop_gradient(value)
+
+        with Overlay(layer.variables, constant, same=True) as scope:
             backend.compute_before_updates(scope.values.values(), layer.variables)
             outputs = layer(*args, **kwargs)
         scope.forward_losses(layer)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+from keras import ops
+
+from finegrain._backend import backend
 
 Tensor = Any
 
@@ -18,24 +21,34 @@ class Overlay(keras.StatelessScope):
     before tracing, not as the outer scope has them. Values that are assigned inside stay inside,
     and `updates` returns them. Losses that are added inside stay in `losses`.
 
+    What is rematerialized inside (`keras.RematScope`, `keras.remat`) reads the same values when the
+    backward pass computes it again; what it assigns and adds then is forgotten.
+
     Args:
         variables: The variables to be read differently.
         read: From a variable and its value around, in its own dtype, to the tensor to read.
+        same: Whether that tensor has the same value as the variable, only without its gradient.
     """
 
     def __init__(
         self,
         variables: Iterable[Any] = (),
         read: Callable[[Any, Tensor], Tensor] = lambda variable, value: value,
+        *,
+        same: bool = False,
     ) -> None:
         super().__init__(collect_losses=True)
         self.variables = list(variables)
         self.read = read
+        self.same = same
         self.values: dict[int, Tensor] = {}
         self.assigned: dict[int, tuple[Any, Tensor]] = {}
+        self.before: dict[int, Tensor] = {}
+        self.around: list[Any] = []
 
     def __enter__(self) -> Overlay:
         super().__enter__()
+        self.around = backend.recomputations()
         # Read all of them here: the first use may be inside a loop or a condition.
         for variable in self.variables:
             value = self._value_around(variable)
@@ -46,6 +59,8 @@ class Overlay(keras.StatelessScope):
     def get_current_value(self, variable: Any) -> Tensor | None:
         """Return the value that the variable is read as, or `None` for its own value."""
         key = id(variable)
+        differs = key in self.values and not (self.same and variable.trainable)
+        self._follow_recomputations(differs or key in self.assigned)
         if key in self.assigned:
             return self.assigned[key][1]
         if key in self.values:
@@ -61,7 +76,38 @@ class Overlay(keras.StatelessScope):
 
     def add_update(self, update: tuple[Any, Tensor]) -> None:
         """Keep the new value of a variable, without assigning it outside."""
+        variable, _ = update
+        if self._follow_recomputations(differs=True) and id(variable) not in self.assigned:
+            # A copy: where recomputations come later, assignments may write over the value.
+            value = self.values.get(id(variable))
+            value = self._value_around(variable) if value is None else value
+            self.before[id(variable)] = ops.copy(ops.stop_gradient(value))
         self.assigned[id(update[0])] = update
+
+    def _follow_recomputations(self, differs: bool) -> bool:
+        """Have the functions that will be computed again read then what they read now.
+
+        Return whether there are any.
+
+        Args:
+            differs: Whether they are about to read or to write what they would not find then.
+        """
+        all_of_them = backend.recomputations()
+        inside = all_of_them[: len(all_of_them) - len(self.around)]
+        if inside and (differs or backend.ENCLOSES_RECOMPUTATIONS):
+            assigned = dict(self.assigned)
+            for recomputation in inside:
+                backend.enclose(recomputation, self, lambda: self._again(assigned))
+            if isinstance(self.original_scope, Overlay):
+                self.original_scope._follow_recomputations(differs)
+        return bool(inside)
+
+    def _again(self, assigned: dict[int, tuple[Any, Tensor]]) -> Overlay:
+        """Make a scope like this one as it was when these values had been assigned."""
+        scope = Overlay()
+        scope.values = self.values | self.before
+        scope.assigned = dict(assigned)
+        return scope
 
     def updates(self) -> list[tuple[Any, Tensor]]:
         """Return the variables that were assigned to, each with its last value."""
