@@ -61,12 +61,15 @@ def wrapped(wrap):
     return make
 
 
+def between(part):
+    """A network whose own recomputation, for what its last layer takes, comes by the part."""
+    return network(lambda: layers.Dense(5, "tanh"), part, lambda: layers.Dense(4, "tanh"))
+
+
 NETWORKS = {
-    "dense": network(lambda: layers.Dense(5, "tanh"), lambda: layers.Dense(4, "tanh")),
-    "statistics": network(lambda: layers.Dense(5, "tanh"), layers.BatchNormalization),
-    "seeds": network(
-        lambda: layers.Dense(5, "tanh"), lambda: layers.Dropout(0.5, seed=drawn.seed(4))
-    ),
+    "dense": between(lambda: layers.Dense(5, "tanh")),
+    "statistics": between(layers.BatchNormalization),
+    "seeds": between(lambda: layers.Dropout(0.5, seed=drawn.seed(4))),
     "by hand": ByHand,
     "scaled": wrapped(lambda layer: fg.layers.SetLearningRate(layer, 9.0, False)),
     "normalized": wrapped(fg.layers.SpectralNormalization),
