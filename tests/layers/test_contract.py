@@ -13,8 +13,9 @@ from keras import ops
 import drawn
 import finegrain as fg
 from covering import chosen, covering
-from finegrain.layers import CRF, Decode, SetLearningRate, SpectralNormalization
+from finegrain.layers import CRF, Decode, ReverseGradient, SetLearningRate, SpectralNormalization
 from finegrain.losses import CRFNegativeLogLikelihood
+from finegrain.schedules import WarmUp
 from finegrain.tagging import BMES
 
 BATCH, TIME, FEATURES = 4, 4, 4
@@ -58,6 +59,12 @@ LAYERS = [
     Member(
         "spectral normalization",
         lambda: SpectralNormalization(keras.layers.Dense(4, dtype="float32")),
+        classes,
+        masks=False,
+    ),
+    Member(
+        "reversed gradient",
+        lambda: ReverseGradient(WarmUp(4, start=0.5), dtype="float32"),
         classes,
         masks=False,
     ),
@@ -150,7 +157,7 @@ def test_trains_under_every_policy(member, policy):
     keras.config.set_dtype_policy(policy)
     layer = member.make()
     model = model_of(layer)
-    assert {weight.dtype for weight in layer.weights} <= {"float32"}
+    assert {weight.dtype for weight in layer.weights} <= {"float32", "int32"}
     assert model.output.dtype == "float32"
     before = model.get_weights()
     # Keras's own first scale overflows half precision, and the first step is left out.

@@ -7,7 +7,7 @@ from keras import layers, ops, optimizers
 
 import finegrain as fg
 from compiling import JIT
-from finegrain.schedules import Delayed, SlantedTriangular, WarmUp
+from finegrain.schedules import Delayed, DomainAdversarial, SlantedTriangular, WarmUp
 
 
 def warm_up(n, start=0.0, then=np.ones_like):
@@ -38,6 +38,10 @@ def slanted(total, cut, ratio):
     return value
 
 
+def domain_adversarial(total, steepness=10.0):
+    return lambda t: 2 / (1 + np.exp(-steepness * np.minimum(1, t / total))) - 1
+
+
 SCHEDULES = {
     "warm-up": (WarmUp(4), warm_up(4)),
     "warm-up-from": (WarmUp(1, start=0.25), warm_up(1, 0.25)),
@@ -49,6 +53,8 @@ SCHEDULES = {
     "slanted": (SlantedTriangular(10, cut=0.2, ratio=8), slanted(10, 0.2, 8.0)),
     # 0.29 * 100 is 28.999999999999996 in floats.
     "slanted-rounded": (SlantedTriangular(100, cut=0.29), slanted(100, 0.29, 32.0)),
+    "domain-adversarial": (DomainAdversarial(7), domain_adversarial(7)),
+    "domain-adversarial-flat": (DomainAdversarial(5, 0.5), domain_adversarial(5, 0.5)),
     "delayed": (Delayed(3), delayed(3)),
     "delayed-0": (Delayed(0, 0.25), delayed(0, lambda t: np.full_like(t, 0.25))),
     "delayed-warm-up": (Delayed(3, WarmUp(4)), delayed(3, warm_up(4))),

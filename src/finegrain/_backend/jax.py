@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,6 +109,30 @@ def call_if(condition: Tensor, function: Callable[..., None], tensors: Sequence[
     arguments = tuple(jax.lax.stop_gradient(x) for x in tensors)
     jax.lax.cond(condition, lambda: jax.debug.callback(function, *arguments), lambda: None)
     return True
+
+
+def attach(variable: keras.Variable) -> None:
+    """Have the model that is at work give its variables their values.
+
+    In the middle of an epoch a compiled step holds them. Keras gives them back when a callback asks
+    for its model, and then reads them anew for the next step; a layer does not know its model, but
+    `fit`, whose callbacks run inside of it, is on the stack.
+    """
+    if variable._value is not None or variable._initializer is not None:
+        return
+    frame = sys._getframe()
+    while frame is not None:
+        model = frame.f_locals.get("self")
+        if isinstance(model, keras.Model) and any(v is variable for v in model.variables):
+            model.jax_state_sync()
+            if variable._value is not None:
+                return
+        frame = frame.f_back
+    raise RuntimeError(
+        "The value is in a compiled step of JAX: read or set it in a callback of the `fit` that "
+        "takes the step, from the same thread, or once it is over. "
+        f"Received: variable {variable.path!r}"
+    )
 
 
 def snapshot(variables: Sequence[keras.Variable]) -> list[Any]:

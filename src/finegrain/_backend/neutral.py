@@ -26,6 +26,7 @@ __all__ = [
     "RUNS_EACH_STEP",
     "UNDOES_FAILED_STEPS",
     "anywhere",
+    "attach",
     "call_if",
     "compiled_once",
     "compute_before_updates",
@@ -215,6 +216,14 @@ def host_array(value: Any) -> np.ndarray:
     return np.array(
         ops.convert_to_numpy(value.value if isinstance(value, keras.Variable) else value)
     )
+
+
+def attach(variable: keras.Variable) -> None:
+    """Have the variable hold its value, so that it can be read, and set for the next step.
+
+    Raises:
+        RuntimeError: if the value is out of reach.
+    """
 
 
 def is_native_variable(value: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from finegrain.crf.decoding import Decode
 from finegrain.crf.layer import CRF
+from finegrain.layers.reverse_gradient import ReverseGradient
 from finegrain.layers.set_learning_rate import SetLearningRate
 from finegrain.layers.spectral_normalization import SpectralNormalization
 
-__all__ = ["CRF", "Decode", "SetLearningRate", "SpectralNormalization"]
+__all__ = ["CRF", "Decode", "ReverseGradient", "SetLearningRate", "SpectralNormalization"]

@@ -45,7 +45,9 @@ def scale_gradient(x: Any, factor: Any) -> Any:
         x: A tensor of floats, or a list, tuple or dict of these, symbolic ones included.
         factor: $c$, a finite number of either sign, or a variable or tensor that broadcasts
             against `x` without widening it. No gradient reaches it. Where `x` is symbolic, no
-            variable: a layer that holds it can read it in its `call`.
+            variable: a layer that holds it can read it in its `call`, as
+            `finegrain.layers.ReverseGradient` does. On JAX what is assigned to a variable in the
+            middle of an epoch is lost, unless the callback has asked for its `model` before.
 
     Returns:
         The like of `x`.
@@ -83,8 +85,9 @@ def reverse_gradient(x: Any, factor: Any = 1.0) -> Any:
 
     Args:
         x: A tensor of floats, or a list, tuple or dict of these, symbolic ones included.
-        factor: $c$, a finite number, or a variable or tensor, as in `scale_gradient`. A variable
-            that a layer holds can be raised from 0 to 1 during training.
+        factor: $c$, a finite number, or a variable or tensor, as in `scale_gradient`. To raise
+            it during training, use the layer `finegrain.layers.ReverseGradient`, which takes a
+            schedule or a number that you set.
 
     Returns:
         The like of `x`.
@@ -213,7 +216,8 @@ def _scaled(x: Any, factor: Any, sign: float) -> Any:
         leaf = _checked_floats("x", leaf)
         if keras.backend.is_keras_tensor(leaf) and isinstance(factor, keras.Variable):
             raise TypeError(
-                "A functional model would read the variable once, when it is made. Scale the "
+                "A functional model would read the variable once, when it is made. Use "
+                "`finegrain.layers.ReverseGradient`, whose factor can be set, or scale the "
                 "gradient in the `call` of a layer that holds the variable. "
                 f"Received: factor={factor!r} for a symbolic tensor"
             )
