@@ -13,7 +13,7 @@ import keras
 from jax.core import Tracer
 from keras import ops
 
-from finegrain._backend import neutral
+from finegrain._backend import neutral, transposed_convolution
 
 Tensor = Any
 
@@ -57,6 +57,29 @@ def pullback(
         return [gradients[index] for index in wanted]
 
     return outputs, rest, pull
+
+
+def conv_transpose(
+    inputs: Tensor,
+    kernel: Tensor,
+    strides: tuple[int, ...],
+    padding: str,
+    output_padding: tuple[int, ...] | None,
+    dilation_rate: tuple[int, ...],
+    data_format: str,
+) -> Tensor:
+    """Compute Keras's transposed convolution with the gradients of the strided one."""
+    channels = -1 if data_format == "channels_last" else 1
+    fits = inputs.dtype == kernel.dtype and inputs.shape[channels] == kernel.shape[-1]
+    if max(strides) == 1 or not fits:  # gradients are fast, or Keras says what is wrong
+        return neutral.conv_transpose(
+            inputs, kernel, strides, padding, output_padding, dilation_rate, data_format
+        )
+    size = inputs.shape[1:-1] if channels == -1 else inputs.shape[2:]
+    how = transposed_convolution.geometry(
+        size, kernel.shape[:-2], strides, padding, output_padding, dilation_rate, data_format
+    )
+    return transposed_convolution.transposed(inputs, kernel, how)
 
 
 def is_compiling(value: Any) -> bool:

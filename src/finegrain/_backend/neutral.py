@@ -30,6 +30,7 @@ __all__ = [
     "call_if",
     "compiled_once",
     "compute_before_updates",
+    "conv_transpose",
     "count_one",
     "dense",
     "enclose",
@@ -209,6 +210,37 @@ def enclose(
         owner: Who asks for it. A second time is one too many.
         context: Makes the context.
     """
+
+
+def conv_transpose(
+    inputs: Tensor,
+    kernel: Tensor,
+    strides: tuple[int, ...],
+    padding: str,
+    output_padding: tuple[int, ...] | None,
+    dilation_rate: tuple[int, ...],
+    data_format: str,
+) -> Tensor:
+    """Compute Keras's transposed convolution.
+
+    Args:
+        inputs: (batch, …, channels), or (batch, channels, …).
+        kernel: (…, outputs, channels).
+        strides: One for each axis of space.
+        padding: `"valid"` or `"same"`.
+        output_padding: One for each axis of space, or `None` for Keras's choice.
+        dilation_rate: One for each axis of space.
+        data_format: `"channels_last"` or `"channels_first"`.
+    """
+    return ops.conv_transpose(
+        inputs,
+        kernel,
+        strides=list(strides),
+        padding=padding,
+        output_padding=output_padding,
+        dilation_rate=dilation_rate,
+        data_format=data_format,
+    )
 
 
 def host_array(value: Any) -> np.ndarray:

@@ -2,8 +2,16 @@
 
 from finegrain.crf.decoding import Decode
 from finegrain.crf.layer import CRF
+from finegrain.layers.conv2d_transpose import Conv2DTranspose
 from finegrain.layers.reverse_gradient import ReverseGradient
 from finegrain.layers.set_learning_rate import SetLearningRate
 from finegrain.layers.spectral_normalization import SpectralNormalization
 
-__all__ = ["CRF", "Decode", "ReverseGradient", "SetLearningRate", "SpectralNormalization"]
+__all__ = [
+    "CRF",
+    "Conv2DTranspose",
+    "Decode",
+    "ReverseGradient",
+    "SetLearningRate",
+    "SpectralNormalization",
+]
