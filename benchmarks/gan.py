@@ -30,14 +30,16 @@ def dcgan() -> tuple[Any, Any]:
     import keras
     from keras import layers
 
+    import finegrain as fg
+
     generator = [
         keras.Input((LATENT,)),
         layers.Dense(7 * 7 * 64),
         layers.Reshape((7, 7, 64)),
         layers.LeakyReLU(0.2),
-        layers.Conv2DTranspose(64, 4, 2, "same"),
+        fg.layers.Conv2DTranspose(64, 4, 2, "same"),
         layers.LeakyReLU(0.2),
-        layers.Conv2DTranspose(32, 4, 2, "same"),
+        fg.layers.Conv2DTranspose(32, 4, 2, "same"),
         layers.LeakyReLU(0.2),
         layers.Conv2D(1, 5, padding="same", activation="tanh"),
     ]

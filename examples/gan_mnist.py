@@ -70,10 +70,10 @@ def networks() -> tuple[keras.Model, keras.Model]:
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Reshape((7, 7, 32)),
-            layers.Conv2DTranspose(16, 4, 2, "same", use_bias=False),
+            fg.layers.Conv2DTranspose(16, 4, 2, "same", use_bias=False),
             layers.BatchNormalization(),
             layers.ReLU(),
-            layers.Conv2DTranspose(1, 4, 2, "same", activation="tanh"),
+            fg.layers.Conv2DTranspose(1, 4, 2, "same", activation="tanh"),
         ],
         name="generator",
     )

@@ -153,7 +153,7 @@ def test_symbolic_is_eager(member, known):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_trains_under_every_policy(member, policy):
-    """Weights and outputs are float32; one step moves every weight and leaves all finite."""
+    """Weights and outputs are float32; one step moves all that train, and leaves all finite."""
     keras.config.set_dtype_policy(policy)
     layer = member.make()
     model = model_of(layer)
@@ -168,7 +168,7 @@ def test_trains_under_every_policy(member, policy):
     assert np.isfinite(model.train_on_batch(features(member), targets()))
     for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True):
         assert np.isfinite(new).all(), weight.path
-        assert not np.array_equal(old, new), weight.path
+        assert not weight.trainable or not np.array_equal(old, new), weight.path
 
 
 @pytest.mark.full
