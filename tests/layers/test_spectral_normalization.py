@@ -333,6 +333,19 @@ def test_inside_a_gan(penalty):
     np.testing.assert_allclose(sigma, np.linalg.svd(kernel)[1][0], rtol=0.05)
 
 
+# `pytest.warns` passes on what Keras causes on NumPy, under another module's name.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_kerass_own_inside_a_gan():
+    """What it assigns is dropped there, with a warning that names this layer."""
+    generator = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    gan = fg.models.GAN(generator, discriminator(layers.SpectralNormalization))
+    x = drawn.generator(1).normal(size=(8, 2)).astype("float32")
+    gan.compile("sgd", jit_compile=JIT)
+    with pytest.warns(UserWarning, match=r"take finegrain\.layers\.SpectralNormalization"):
+        gan.fit(x, verbose=0)
+    gan.predict(x, verbose=0)  # assigns nothing
+
+
 def test_shared():
     """Each training call takes its step, and both outputs have gradients."""
     layer = SpectralNormalization(layers.Dense(4))
