@@ -85,12 +85,37 @@ class Turn:
         self.optimizer.build(weights)
 
 
-def one_loss(pair: Any, routing: str, loss: str = "hinge") -> list[Turn]:
+def game(pair: Any) -> list[Turn]:
     import finegrain as fg
 
-    gan = fg.models.GAN(*pair, loss, routing=routing)
+    gan = fg.models.GAN(*pair)
     others = gan.non_trainable_variables + gan.metrics_variables
     return [Turn(gan.compute_loss, gan.trainable_variables, others)]
+
+
+def by_hand(pair: Any, subtraction: bool) -> list[Turn]:
+    """Make one loss by stopped gradients alone, as the source does, or with constant weights."""
+    import keras
+    from keras import ops
+
+    import finegrain as fg
+
+    generator, discriminator = pair
+    seed = keras.random.SeedGenerator(0)
+
+    def loss(real: Any) -> Any:
+        fake = generator(keras.random.normal((BATCH, LATENT), seed=seed), training=True)
+        score = discriminator(real, training=True)
+        constant = discriminator(ops.stop_gradient(fake), training=True)
+        if subtraction:
+            of_generator = ops.mean(constant) - ops.mean(discriminator(fake, training=True))
+        else:
+            judge = fg.routing.constant_weights(discriminator)
+            of_generator = -ops.mean(judge(fake, training=True))
+        return ops.mean(ops.relu(1 - score)) + ops.mean(ops.relu(1 + constant)) + of_generator
+
+    weights = generator.trainable_variables + discriminator.trainable_variables
+    return [Turn(loss, weights, [seed.state])]
 
 
 def two_turns(pair: Any, same_samples: bool) -> list[Turn]:
@@ -212,9 +237,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         forms: dict[str, Callable[[Any], list[Turn]]] = {
             BASE: lambda pair: two_turns(pair, same_samples=False),
             "two turns, same samples": lambda pair: two_turns(pair, same_samples=True),
-            "subtraction": lambda pair: one_loss(pair, "subtraction"),
-            "frozen": lambda pair: one_loss(pair, "constant_weights"),
-            "reversal": lambda pair: one_loss(pair, "reversal", "wasserstein"),
+            "subtraction": lambda pair: by_hand(pair, True),
+            "constant weights": lambda pair: by_hand(pair, False),
+            "GAN": game,
         }
         random = np.random.default_rng(0)
         real = keras.ops.convert_to_tensor(random.normal(size=(BATCH, *shape)).astype("float32"))
@@ -240,9 +265,9 @@ def page(run: Run) -> str:
         f"Batches of {BATCH}, float32, one thread, Adam. **Two turns** is how GANs are usually "
         "trained: the discriminator learns, then the generator, each from new noise, each "
         "computing the gradients of its own weights alone. With the *same samples* the generator "
-        "runs once for both. **Subtraction** is the source's single loss, **frozen** the default "
-        "of `fg.models.GAN`, and **reversal** its form for the Wasserstein loss, with one backward "
-        "pass for both. Times are medians over rounds in which all take turns of 50 ms or more in "
+        "runs once for both. **Subtraction** is the source's single loss, and **constant weights** "
+        "the same by `finegrain.routing.constant_weights`; **GAN** is `fg.models.GAN`, which "
+        "differentiates each loss for its own network alone. Times are medians over rounds in which all take turns of 50 ms or more in "
         "one process; in brackets, the median ratio to two turns.\n\n"
         + run.source(f"benchmarks/gan.py --rounds {run.rounds}")
     ]

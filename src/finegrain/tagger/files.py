@@ -74,8 +74,8 @@ def read_tagger(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     if is_of_the_reader(path):
         raise ValueError(
             "A `.fg` file has no Keras model in it: `finegrain segment`, `finegrain tag` and "
-            "`finegrain.reader.load` take it; give here the `.keras` file that it was exported from. "
-            f"Received: {path}"
+            "`finegrain.reader.load` take it; give here the `.keras` file that it was exported "
+            f"from. Received: {path}"
         )
     with tagger_errors(path):
         model = keras.models.load_model(path, safe_mode=True, compile=False)
