@@ -267,9 +267,9 @@ def page(run: Run) -> str:
         "computing the gradients of its own weights alone. With the *same samples* the generator "
         "runs once for both. **Subtraction** is the source's single loss, and **constant weights** "
         "the same by `finegrain.routing.constant_weights`; **GAN** is `fg.models.GAN`, which "
-        "differentiates each loss for its own network alone. Times are medians over rounds in which "
-        "all take turns of 50 ms or more in one process; in brackets, the median ratio to two turns.\n\n"
-        + run.source(f"benchmarks/gan.py --rounds {run.rounds}")
+        "differentiates each loss for its own network alone. Times are medians over rounds in "
+        "which all take turns of 50 ms or more in one process; in brackets, the median ratio to "
+        "two turns.\n\n" + run.source(f"benchmarks/gan.py --rounds {run.rounds}")
     ]
     forms = list(
         dict.fromkeys(
