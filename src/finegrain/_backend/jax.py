@@ -145,7 +145,7 @@ def attach(variable: keras.Variable) -> None:
         return
     frame = sys._getframe()
     while frame is not None:
-        model = frame.f_locals.get("self")
+        model: Any = frame.f_locals.get("self")
         if isinstance(model, keras.Model) and any(v is variable for v in model.variables):
             model.jax_state_sync()
             if variable._value is not None:

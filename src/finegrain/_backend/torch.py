@@ -94,7 +94,7 @@ def recomputations() -> list[Any]:
     """
     if torch.compiler.is_compiling():
         return []
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # pyright: ignore[reportAttributeAccessIssue]
     if hooks is None or not hooks[0].__qualname__.startswith("_checkpoint_hook."):
         return []
     found, frame = [], sys._getframe()

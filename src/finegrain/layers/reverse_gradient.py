@@ -10,7 +10,7 @@ import numpy as np
 from finegrain._backend import backend
 from finegrain._checks import finite
 from finegrain.routing import reverse_gradient
-from finegrain.schedules.parts import LearningRateSchedule, restored, serialized
+from finegrain.schedules.parts import LearningRateSchedule, Part, restored, serialized
 
 Tensor = Any
 
@@ -67,10 +67,10 @@ class ReverseGradient(keras.layers.Layer):
         - `finegrain.routing.reverse_gradient` is the function of it, for use in a `call`.
     """
 
-    def __init__(self, factor: float | LearningRateSchedule = 1.0, **kwargs: Any) -> None:
+    def __init__(self, factor: Part = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self._schedule = factor if isinstance(factor, LearningRateSchedule) else None
+        self._schedule: Any = factor if isinstance(factor, LearningRateSchedule) else None
         if self._schedule is None:
             self._first = _checked_factor(factor)
             self._factor = self.add_weight(

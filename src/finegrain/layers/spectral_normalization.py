@@ -159,7 +159,7 @@ class SpectralNormalization(keras.layers.Wrapper):
 
     def _kernel(self) -> Any:
         for name in ("kernel", "embeddings"):
-            kernel = getattr(self.layer, name, None)
+            kernel: Any = getattr(self.layer, name, None)
             if isinstance(kernel, keras.Variable) and len(kernel.shape) > 1:
                 return kernel
         raise ValueError(
