@@ -27,6 +27,16 @@ def step_size(
     return fg.optimizers.AdaptiveStepSize(optimizers.Adam(learning_rate), rule, **arguments)
 
 
+def extragradient(learning_rate: Any, **arguments: Any) -> fg.optimizers.Extragradient:
+    """Pairs of steps of Adam."""
+    return fg.optimizers.Extragradient(optimizers.Adam(learning_rate), **arguments)
+
+
+def optimistic(learning_rate: Any, **arguments: Any) -> fg.optimizers.Optimistic:
+    """Optimistic Adam."""
+    return fg.optimizers.Optimistic(optimizers.Adam(learning_rate), **arguments)
+
+
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     name: partial(factory, **{"learning_rate": LEARNING_RATE, **arguments})
     for name, factory, arguments in [
@@ -56,6 +66,8 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
         ("muon_axes", fg.optimizers.Muon, {"axes": "oi"}),
         ("exponentiated_gradient", fg.optimizers.ExponentiatedGradient, {}),
         ("adaptive_step_size", step_size, {"rule": fg.optimizers.SignGains()}),
+        ("extragradient", extragradient, {}),
+        ("optimistic", optimistic, {}),
     ]
 }
 """Name → factory that takes the optimizer's arguments."""
@@ -72,6 +84,8 @@ OWN = {
             "muon_axes",
             "exponentiated_gradient",
             "adaptive_step_size",
+            "extragradient",
+            "optimistic",
         )
     },
     "adaptive_step_size_scale": partial(step_size, learning_rate=LEARNING_RATE),
