@@ -20,7 +20,7 @@ OTHERS = {
 # Momentum, step counts, state of a whole group (Nadam), factors (Adafactor), two kinds (Muon),
 # our own, one in another and round one.
 NAMES = ["sgd_momentum", "adam", "nadam", "adafactor", "muon", "adax", "adaptive_step_size"]
-NAMES += ["round_rules"]
+NAMES += ["round_rules", "extragradient", "optimistic"]
 WRITE = (
     "import sys; from optimizers.contract import write_checkpoints; "
     "write_checkpoints(sys.argv[1], sys.argv[2:])"

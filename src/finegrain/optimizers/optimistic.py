@@ -59,8 +59,8 @@ class Optimistic(Wrapper):
         Daskalakis et al. leave open what the first step is, and their programs take
         $\delta_0 = 0$, by which it is twice as long. Here it is a plain step.
 
-        The rate that keeps it from an unstable turn is about half of that of `Extragradient`:
-        below $1 / (2 \lVert A \rVert_2)$ on $\min_x \max_y x^\top A y$.
+        It bears smaller rates than `Extragradient`: on $\min_x \max_y x^\top A y$ it converges
+        below $1 / (\sqrt{3}\, \lVert A \rVert_2)$.
 
         Weight decay is a part of the step. A weight without a gradient does not move, and its last
         step waits.
