@@ -144,10 +144,10 @@ class TestGames:
     def test_dirac_gan(self):
         """Of two weights of one number each: descent leaves the circle that it should shrink."""
         one, start = np.array([[1.0]]), ([1.0], [1.0])
-        leaves = radius(played(optimizers.SGD(0.1), 600, one, start)[-1])
-        shrinks = radius(played(Extragradient(optimizers.SGD(0.1)), 600, one, start)[-1])
-        np.testing.assert_allclose(leaves, np.sqrt(2) * 1.01**300, rtol=1e-4)
-        np.testing.assert_allclose(shrinks, np.sqrt(2) * (1 - 0.01 + 0.0001) ** 150, rtol=1e-4)
+        leaves = radius(played(optimizers.SGD(0.1), 60, one, start)[-1])
+        shrinks = radius(played(Extragradient(optimizers.SGD(0.1)), 200, one, start)[-1])
+        np.testing.assert_allclose(leaves, np.sqrt(2) * 1.01**30, rtol=1e-4)
+        np.testing.assert_allclose(shrinks, np.sqrt(2) * (1 - 0.01 + 0.0001) ** 50, rtol=1e-4)
 
     def test_extra_adam(self):
         """Algorithm 4: moments and their corrections advance with both halves."""
@@ -163,7 +163,6 @@ class TestGames:
         point = fitted(Extragradient(optimizers.SGD(rate)), 40)
         np.testing.assert_allclose(point, expected[-1], atol=1e-5)
         assert radius(point) < 0.9 * START
-        assert radius(fitted(optimizers.SGD(rate), 40)) > 2 * START
 
 
 class TestWithinAPair:

@@ -13,7 +13,8 @@ from finegrain._checks import checked_positive
 from finegrain.gradients.transform import GradientTransform, tensors
 
 
-def _checked_seed(seed: Any) -> int | None:
+def checked_seed(seed: Any) -> int | None:
+    """Return the seed as an integer or `None`, or raise an error."""
     if seed is None:
         return None
     if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
@@ -55,7 +56,7 @@ class Noise(GradientTransform):
     def __init__(self, stddev: float, decay: float = 0.55, seed: int | None = None) -> None:
         self.stddev = checked_positive("stddev", stddev, zero=True)
         self.decay = checked_positive("decay", decay, zero=True)
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the step count and the seed."""
@@ -116,7 +117,7 @@ class Dropout(GradientTransform):
         self.rate = checked_positive("rate", rate, zero=True)
         if self.rate >= 1:
             raise ValueError(f"`rate` should be in [0, 1). Received: rate={rate!r}")
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the seed."""

@@ -115,6 +115,7 @@ class Extragradient(Wrapper):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
+        self._compute_first(grads)
         with backend.lists.untracked():
             # Weights without a gradient, too, go back to where they were when others looked ahead.
             back = ops.equal(self._half, 1)

@@ -95,6 +95,7 @@ class Optimistic(Wrapper):
     ) -> None:
         variables, lists = list(trainable_variables), backend.lists
         last = [self._last_steps[self._get_variable_index(variable)] for variable in variables]
+        self._compute_first(grads)
         with lists.untracked():
             before = lists.copies(variables)
             # No step has a change before the second one.

@@ -109,6 +109,15 @@ class Wrapper(keras.optimizers.Optimizer):
         """Create the subclass's own state."""
         raise NotImplementedError
 
+    def _compute_first(self, gradients: Sequence[Any]) -> None:
+        """Have all gradients computed before any weight moves.
+
+        In a game those of one player depend on the weights of the other, and moved ones would make
+        another method of it.
+        """
+        dense = [backend.dense(gradient) for gradient in gradients]
+        backend.compute_before_updates(dense, self._trainable_variables)
+
     def _take_step(self, gradients: list[Any], variables: list[Any]) -> None:
         """Move `variables` as the optimizer inside does, and decay them."""
         inner = self.inner
