@@ -69,22 +69,22 @@ class TestGames:
     def test_bilinear(self, share):
         """It converges, as the recurrence does, where descent spirals."""
         rate = share / LIPSCHITZ
-        seen = played(Optimistic(optimizers.SGD(rate)), 200)
-        expected = games.optimistic(SGDInFloat64(rate), 200)
+        seen = played(Optimistic(optimizers.SGD(rate)), 80)
+        expected = games.optimistic(SGDInFloat64(rate), 80)
         np.testing.assert_allclose(seen, expected, atol=1e-5)
         assert radius(seen[-1]) < 0.9 * START
-        assert radius(played(optimizers.SGD(rate), 40)[-1]) > 1.1 * START
+        assert radius(played(optimizers.SGD(rate), 20)[-1]) > START
 
     def test_dirac_gan(self):
         one, start = np.array([[1.0]]), ([1.0], [1.0])
-        seen = played(Optimistic(optimizers.SGD(0.1)), 200, one, start)
-        expected = games.optimistic(SGDInFloat64(0.1), 200, lambda at: games.field(at, one), start)
+        seen = played(Optimistic(optimizers.SGD(0.1)), 60, one, start)
+        expected = games.optimistic(SGDInFloat64(0.1), 60, lambda at: games.field(at, one), start)
         np.testing.assert_allclose(seen, expected, atol=1e-5)
-        assert radius(seen[-1]) < 0.6
+        assert radius(seen[-1]) < 0.8 * radius(np.concatenate(start))
 
     def test_optimistic_adam(self):
-        seen = played(Optimistic(optimizers.Adam(0.02, beta_1=0.5)), 60)
-        expected = games.optimistic(AdamInFloat64(0.02, 0.5), 60)
+        seen = played(Optimistic(optimizers.Adam(0.02, beta_1=0.5)), 40)
+        expected = games.optimistic(AdamInFloat64(0.02, 0.5), 40)
         np.testing.assert_allclose(seen, expected, atol=1e-4)
 
     def test_in_fit(self):

@@ -24,10 +24,9 @@ MOST = 10
 def cosines(gram: Any) -> tuple[Any, Any]:
     """Compute the norms, of shape (m,), and the cosines of angles, of shape (m, m).
 
-    Vectors of 0 are at right angles to all others, and so are all if something is not finite.
+    Vectors of 0 are at right angles to all others.
     """
     identity = ops.eye(gram.shape[0], dtype="float32")
-    gram = ops.where(ops.all(ops.isfinite(gram)), gram, identity)
     norms = ops.sqrt(ops.diagonal(gram))
     units = ops.where(norms > 0, norms, 1.0)
     cosine = gram / (units[:, None] * units[None, :])

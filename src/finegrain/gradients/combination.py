@@ -34,8 +34,9 @@ class GradientCombination(ABC):
     [[[1.0], [0.0]], [0.0, 1.0]]
 
     Notes:
-        Dot products and coefficients are in float32, whatever the dtype of the gradients. A
-        gradient that is not finite stays so in the result.
+        Dot products and coefficients are in float32, whatever the dtype of the gradients. Numbers
+        that are not finite stay so in the result, where they are; the coefficients are then those
+        of gradients at right angles.
     """
 
     @abstractmethod
@@ -66,7 +67,11 @@ class GradientCombination(ABC):
         """
         rows = checked_rows(gradients)
         with backend.lists.untracked():
-            return weighted_sums(rows, self.coefficients(gram_matrix(rows)))
+            gram = gram_matrix(rows)
+            # Else one weight's NaN would reach all weights, by way of the coefficients.
+            right_angles = ops.eye(len(rows), dtype="float32")
+            gram = ops.where(ops.all(ops.isfinite(gram)), gram, right_angles)
+            return weighted_sums(rows, self.coefficients(gram))
 
     @property
     def variables(self) -> list[keras.Variable]:
