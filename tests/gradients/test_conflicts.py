@@ -69,7 +69,7 @@ def pcgrad(matrix, order):
 def drawn_matrix(kind, seed):
     """Lines that are random, of very different sizes, of rank 2, parallel, or opposite."""
     random = drawn.generator(17, seed)
-    losses, numbers = int(random.integers(2, 9)), int(random.integers(2, 40))
+    losses, numbers = [(2, 2), (3, 30), (5, 3), (6, 30), (8, 40)][seed]  # few shapes to compile
     matrix = random.normal(size=(losses, numbers))
     if kind == "sizes":
         matrix *= 10.0 ** random.uniform(-4, 4, size=(losses, 1))

@@ -19,6 +19,7 @@ from finegrain.optimizers.step_rules import (
     StepSizeRule,
     former_rule,
 )
+from finegrain.optimizers.wrapper import Hidden
 from finegrain.per_weight.checkpoint import load_in_order
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.per_weight.slots import add_precise_slot, seen_states, set_state
@@ -128,8 +129,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             if hasattr(template.optimizer, attribute):
                 setattr(self, attribute, getattr(template.optimizer, attribute))
         self.rule = rule
-        self._given = _Hidden(optimizer)
-        self._inner = _Hidden(self._at_rate_one(optimizer, template))
+        self._given = Hidden(optimizer)
+        self._inner = Hidden(self._at_rate_one(optimizer, template))
 
     def _at_rate_one(self, optimizer: Any, template: Template) -> Any:
         """Make one like `optimizer`, at learning rate 1, without what belongs to the whole.
@@ -328,13 +329,6 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             optimizer = super().from_config(config, custom_objects)
         optimizer._was_drift = former.get("estimator") == "drift"
         return optimizer
-
-
-class _Hidden:
-    """An optimizer that Keras would save a second time, if it saw it."""
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
 
 
 # Begins the names of a PerWeight's state in a store.

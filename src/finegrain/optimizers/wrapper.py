@@ -19,7 +19,7 @@ _GIVEN = "given:"
 class Wrapper(keras.optimizers.Optimizer):
     """An optimizer that goes round another one.
 
-    The optimizer that it was given is a pattern: the one at work, `inner`, is made like it, and
+    The optimizer that it was given is a pattern: the one at work inside is made like it, and
     does what belongs to each weight's step, weight decay included, at the rate of the whole.
     Clipping, accumulation, loss scaling and averaging are done once, by the whole.
 
@@ -73,19 +73,14 @@ class Wrapper(keras.optimizers.Optimizer):
         self._inner = Hidden(given._round(inner) if rules else inner)
 
     @property
-    def inner(self) -> Any:
-        """The optimizer at work inside."""
-        return self._inner.optimizer
-
-    @property
     def weight_decay(self) -> Any:
         """The weight decay of the optimizer inside, per unit of learning rate, or `None`."""
-        return self.inner.weight_decay if "_inner" in self.__dict__ else None
+        return self._inner.optimizer.weight_decay if "_inner" in self.__dict__ else None
 
     @weight_decay.setter
     def weight_decay(self, value: Any) -> None:
         if "_inner" in self.__dict__:  # Keras sets it first
-            self.inner.weight_decay = value
+            self._inner.optimizer.weight_decay = value
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Build the optimizer inside, and create the state of this one for `variables`."""
@@ -99,8 +94,8 @@ class Wrapper(keras.optimizers.Optimizer):
                 f"JAX. Received: a strategy of {replicas} replicas"
             )
         variables = list(variables)
-        self.inner.build(variables)
-        if not self.inner.built:
+        self._inner.optimizer.build(variables)
+        if not self._inner.optimizer.built:
             return  # its rules come from a file and do not fit, as it has said
         super().build(variables)
         self._add_state(variables)
@@ -120,7 +115,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
     def _take_step(self, gradients: list[Any], variables: list[Any]) -> None:
         """Move `variables` as the optimizer inside does, and decay them."""
-        inner = self.inner
+        inner = self._inner.optimizer
         if isinstance(inner, PerWeight):
             inner._backend_apply_gradients(gradients, variables)
         else:
@@ -143,15 +138,15 @@ class Wrapper(keras.optimizers.Optimizer):
             var_list: The weights.
             var_names: Parts of the names of weights.
         """
-        if isinstance(self.inner, PerWeight):
-            self.inner.exclude_from_weight_decay(var_list, var_names)
+        if isinstance(self._inner.optimizer, PerWeight):
+            self._inner.optimizer.exclude_from_weight_decay(var_list, var_names)
         else:
             super().exclude_from_weight_decay(var_list, var_names)
 
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own variables, then those of the one inside."""
-        return [*self._variables, *self.inner.variables]
+        return [*self._variables, *self._inner.optimizer.variables]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all state variables, in the order of `variables`."""
@@ -159,21 +154,20 @@ class Wrapper(keras.optimizers.Optimizer):
 
     def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
         """Find the state that each of `weights` depends on, for `PerWeight`: {slot: variable}."""
+        inner, count = self._inner.optimizer, len(self._variables)
         own = seen_states(self, weights, self._variables)
-        others = seen_states(
-            self.inner, weights, self.inner.variables, prefix="inner_", first=len(self._variables)
-        )
+        others = seen_states(inner, weights, inner.variables, prefix="inner_", first=count)
         return [mine | other for mine, other in zip(own, others, strict=True)]
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state into `store`; that of a `PerWeight` under its weights' paths."""
-        if not isinstance(self.inner, PerWeight):
+        if not isinstance(self._inner.optimizer, PerWeight):
             super().save_own_variables(store)
             return
         for place, variable in enumerate(self._variables):
             store[str(place)] = backend.host_array(variable)
         state: dict[str, Any] = {}
-        self.inner.save_own_variables(state)
+        self._inner.optimizer.save_own_variables(state)
         for name, array in state.items():
             store[f"{_GIVEN}{name}"] = array
 
@@ -183,7 +177,7 @@ class Wrapper(keras.optimizers.Optimizer):
         Raises:
             ValueError: if it was written for other weights.
         """
-        if not isinstance(self.inner, PerWeight) or not self.built:
+        if not isinstance(self._inner.optimizer, PerWeight) or not self.built:
             super().load_own_variables(store)
             return
         names = list(store.keys())
@@ -197,7 +191,7 @@ class Wrapper(keras.optimizers.Optimizer):
         for variable, array in zip(self._variables, saved, strict=True):
             variable.assign(array)
         given = {n.removeprefix(_GIVEN): store[n] for n in names if n.startswith(_GIVEN)}
-        self.inner.load_own_variables(given)
+        self._inner.optimizer.load_own_variables(given)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal optimizer."""
@@ -205,7 +199,7 @@ class Wrapper(keras.optimizers.Optimizer):
         if isinstance(given, PerWeight):
             optimizer = keras.saving.serialize_keras_object(given)
             # What is known of the weights, and may have changed since, is with the one at work.
-            optimizer["config"] |= self.inner._config_of_rules()
+            optimizer["config"] |= self._inner.optimizer._config_of_rules()
         else:
             optimizer = Template(given).serialize()
         return super().get_config() | {"optimizer": optimizer}
@@ -222,7 +216,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
 
 class Hidden:
-    """An optimizer that Keras would save a second time, if it saw it."""
+    """An optimizer that Keras would save a second time, if an attribute or a property showed it."""
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer
