@@ -13,6 +13,7 @@ from keras import ops
 
 import drawn
 from finegrain.gradients import MGDA, PCGrad, UPGrad
+from finegrain.gradients.active_sets import _solutions
 from finegrain.gradients.conflicts import without_conflicts
 from gradients.contract import array
 
@@ -123,6 +124,17 @@ def test_pcgrad(seed):
     np.testing.assert_allclose(left.sum(0) @ matrix, pcgrad(matrix, order), rtol=1e-4, atol=1e-5)
 
 
+def test_pcgrad_leaves_a_gradient_that_turned_away_from_itself():
+    """What two others leave of one may be at an obtuse angle with it; it does not meet itself."""
+    angles = np.radians([0, 170, 190])
+    matrix = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    order = np.array([[1, 2, 0], [0, 1, 2], [0, 1, 2]])
+    gram = ops.convert_to_tensor((matrix @ matrix.T).astype("float32"))
+    left = array(without_conflicts(gram, ops.convert_to_tensor(order))) @ matrix
+    assert left[0] @ matrix[0] < -0.01
+    np.testing.assert_allclose(left.sum(0), pcgrad(matrix, order), atol=1e-5)
+
+
 class TestTorchjd:
     """Numbers of torchjd 0.18, UPGrad with QuadprogProjector(norm_eps=0, reg_eps=1e-9)."""
 
@@ -231,3 +243,9 @@ def test_small_gradients_are_heeded():
     np.testing.assert_allclose(result, upgrad(matrix), rtol=1e-4)
     cosines = matrix @ result / np.linalg.norm(matrix, axis=1) / np.linalg.norm(result)
     assert (cosines >= -1e-5).all()
+
+
+def test_a_pivot_that_rounding_made_zero():
+    """No set of active constraints gives NaN, which would be taken for the least violation."""
+    singular = ops.ones((1, 2, 2))
+    assert np.isfinite(array(_solutions(singular, ops.ones((1, 2, 1))))).all()
