@@ -37,7 +37,7 @@ def label_weights(
             "`class_weight` should be a dictionary of what labels weigh, such as {'O': 0.3}. "
             f"Received: class_weight={class_weight!r}"
         )
-    types = task.types()
+    types = {name: labels for name, labels in task.types().items() if name not in task.labels}
     unknown = [name for name in class_weight if name not in types and name not in task.labels]
     if unknown:
         of_types = f", their types {', '.join(types)}" if types else ""
