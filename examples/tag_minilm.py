@@ -49,10 +49,12 @@ def round_matrices(backbone: Any, bits: int) -> float:
     """Round the kernels and the table of sub-words; return the error's share of their norm."""
     error = norm = 0.0
     for weight in backbone.weights:
-        if not weight.path.endswith(("/kernel", "token_embedding/embeddings")):
+        table = weight.path == "token_embedding/embeddings"
+        kernel = weight.path.startswith("transformer_") and weight.path.endswith("/kernel")
+        if not table and not kernel:
             continue
         values = keras.ops.convert_to_numpy(weight.value)
-        if weight.path.endswith("/embeddings"):
+        if table:
             rows = values
         elif "attention_output" in weight.path:  # (heads, channels, outputs)
             rows = values.reshape(-1, values.shape[-1]).T
@@ -61,8 +63,7 @@ def round_matrices(backbone: Any, bits: int) -> float:
         new = rounded(rows, bits)
         error += float(np.square(new - rows, dtype="float64").sum())
         norm += float(np.square(rows, dtype="float64").sum())
-        back = new if rows is values else new.T
-        weight.assign(back.reshape(values.shape))
+        weight.assign((new if table else new.T).reshape(values.shape))
     return (error / norm) ** 0.5
 
 

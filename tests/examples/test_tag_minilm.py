@@ -2,6 +2,7 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -78,10 +79,10 @@ def test_numbers_that_lead_to_one_output_share_factors(script):
         (attention.output_dense, (32, 32)),
         (block._feedforward_intermediate_dense, (32, 64)),
     ]:
-        matrix = np.array(dense.kernel).reshape(shape)
+        matrix = keras.ops.convert_to_numpy(dense.kernel.value).reshape(shape)
         assert all(len(np.unique(column)) <= 16 for column in matrix.T)
         assert all(len(np.unique(row)) > 16 for row in matrix)
-    table = np.array(backbone.token_embedding.embeddings)
+    table = keras.ops.convert_to_numpy(backbone.token_embedding.embeddings.value)
     assert all(len(np.unique(row)) <= 16 for row in table)
     pairs = zip(backbone.weights, before, backbone.get_weights(), strict=True)
     same = [weight.path for weight, old, new in pairs if np.array_equal(old, new)]
