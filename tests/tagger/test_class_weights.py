@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import drawn
+from covering import chosen
 from finegrain.crf.potentials import pack
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.tagger.class_weights import WeightedLikelihood, label_weights
@@ -103,7 +104,10 @@ WORD = [(["x"], ["A"])] * 7 + [(["x"], ["B"])] * 3
 
 
 @pytest.mark.parametrize("crf", [True, False])
-@pytest.mark.parametrize(("weights", "share"), [(None, 0.3), ({"B": 3.5}, 0.6)])
+@pytest.mark.parametrize(
+    ("weights", "share"),
+    [pytest.param(None, 0.3, marks=pytest.mark.full), ({"B": 3.5}, 0.6)],
+)
 def test_what_a_word_is_taken_for(crf, weights, share):
     """Its probability is the weighted share of its label."""
     rates = {"learning_rate": 0.1, "crf_learning_rate_multiplier": 1.0}
@@ -150,7 +154,7 @@ def kill(epoch, logs):
         raise Killed
 
 
-@pytest.mark.parametrize("crf", [True, False])
+@pytest.mark.parametrize("crf", chosen([True, False], [False]))
 def test_a_training_that_was_killed_goes_on(crf, tmp_path):
     """With the same weights of classes, bit by bit; with others it begins anew."""
     options = {"corpus": SENTENCES, "class_weight": {"O": 0.3}, **FIT}
