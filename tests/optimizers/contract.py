@@ -231,7 +231,11 @@ def assert_bit_equal(model: keras.Model, other: keras.Model) -> None:
 
 
 def with_rules(name: str) -> keras.optimizers.Optimizer:
-    """The optimizer under rules; `"round_rules"` is one that goes round a `PerWeight`."""
+    """The optimizer under rules; those of `"round_rules"` go round a `PerWeight`."""
+    if name == "extragradient_round_rules":
+        return fg.optimizers.Extragradient(
+            fg.PerWeight(optimizers.Adam(LEARNING_RATE), groups(0.1, 2.0))
+        )
     if name == "round_rules":
         # Its steps are bounded together: at a twentieth of the others weights would hardly move.
         per_weight = fg.PerWeight(optimizers.Adam(LEARNING_RATE), groups(0.5, 2.0))

@@ -18,9 +18,9 @@ OTHERS = {
     "tensorflow": ["torch", "jax"],
 }[BACKEND]
 # Momentum, step counts, state of a whole group (Nadam), factors (Adafactor), two kinds (Muon),
-# our own, one in another and round one.
+# our own, one in another and round one; one that is saved within a pair of steps.
 NAMES = ["sgd_momentum", "adam", "nadam", "adafactor", "muon", "adax", "adaptive_step_size"]
-NAMES += ["round_rules", "extragradient", "optimistic"]
+NAMES += ["round_rules", "extragradient", "extragradient_round_rules", "optimistic"]
 WRITE = (
     "import sys; from optimizers.contract import write_checkpoints; "
     "write_checkpoints(sys.argv[1], sys.argv[2:])"
