@@ -69,14 +69,14 @@ class Extragradient(Wrapper):
         have an even number of batches: what is validated at their end are then the weights proper.
         With `use_ema` these alone are averaged.
 
-        Inside `PerWeight` each group has pairs of its own, and averages are the rules' own, over
-        both points. Round `PerWeight` one pair is for all: `Extragradient(PerWeight(...))`.
+        Inside `PerWeight` each group has pairs of its own, and `use_ema` averages both points.
+        Round it, as `Extragradient(PerWeight(...))`, one pair is for all.
 
         State: a copy of the weights, in their dtype.
 
     References:
         G. M. Korpelevich, The extragradient method for finding saddle points and other problems,
-        1976, https://zbmath.org/0342.90044
+        1976, Ekonomika i Matematicheskie Metody 12, pages 747-756 (not online)
         Gauthier Gidel, Hugo Berard, Gaëtan Vignoud, Pascal Vincent and Simon Lacoste-Julien, A
         Variational Inequality Perspective on Generative Adversarial Networks, 2019,
         https://arxiv.org/abs/1802.10551
