@@ -73,21 +73,10 @@ def slanted(images: np.ndarray) -> np.ndarray:
     return np.array(rows, "float32")[:, :, :, None]
 
 
-@keras.saving.register_keras_serializable(package="examples")
-class ReverseGradient(keras.layers.Layer):
-    """A layer that passes its input on, and its gradient back times −`factor`, at first 0."""
-
-    def build(self, input_shape: Any) -> None:
-        self.factor = self.add_weight(name="factor", initializer="zeros", trainable=False)
-
-    def call(self, x: Any) -> Any:
-        return fg.routing.reverse_gradient(x, self.factor)
-
-
 class Grow(keras.callbacks.Callback):
     """A callback that raises the factor from 0 to `strength`, quickly at first."""
 
-    def __init__(self, layer: ReverseGradient, strength: float, epochs: int) -> None:
+    def __init__(self, layer: fg.layers.ReverseGradient, strength: float, epochs: int) -> None:
         super().__init__()
         self.layer, self.strength, self.epochs = layer, strength, epochs
 
@@ -105,7 +94,7 @@ def network() -> keras.Model:
     x = layers.Flatten()(x)
     features = layers.Dense(64, activation="relu", name="features")(x)
     digit = layers.Dense(10, name="digit")(features)
-    reversed_features = ReverseGradient(name="reversal")(features)
+    reversed_features = fg.layers.ReverseGradient(0.0, name="reversal")(features)
     x = layers.Dense(64, activation="relu")(reversed_features)
     domain = layers.Dense(1, name="domain")(x)
     return keras.Model(inputs, {"digit": digit, "domain": domain})

@@ -12,7 +12,7 @@ import finegrain
 pytestmark = pytest.mark.one_backend
 
 # Where things live that the public modules hand out: rooms behind the doors.
-ROOMS = {"demo", "gan", "per_weight", "range_test", "rules", "tagger"}
+ROOMS = {"demo", "game", "gan", "per_weight", "range_test", "rules", "tagger"}
 PACKAGES = [
     "finegrain",
     *sorted(
