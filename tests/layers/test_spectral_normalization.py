@@ -297,9 +297,8 @@ def test_inside_a_gan(penalty):
     """Fits, and the scores of `predict` afterwards are those of kernels divided by σ."""
     generator = keras.Sequential([keras.Input((3,)), SpectralNormalization(layers.Dense(2))])
     judge = discriminator()
-    gan = fg.models.GAN(
-        generator, judge, gradient_penalty=penalty, ema_momentum=0.9, seed=drawn.seed(5)
-    )
+    penalties = [penalty] if penalty else []
+    gan = fg.models.GAN(generator, judge, penalties=penalties, ema_momentum=0.9, seed=drawn.seed(5))
     gan.compile(keras.optimizers.Adam(0.05), jit_compile=JIT)
     x = drawn.generator(1).normal(size=(8, 2)).astype("float32")
     before = array(judge.layers[0].layer.kernel).copy()
@@ -322,7 +321,7 @@ def test_inside_a_gan(penalty):
     scores = gan.evaluate(x, verbose=0, return_dict=True)
     np.testing.assert_allclose(scores["real_score"], expected.mean(), rtol=1e-4, atol=1e-5)
     assert np.isfinite(gan.generate(4, seed=0)).all()
-    with gan.average.reading(generator):
+    with gan.average.reading():
         layer = generator.layers[0]
         kernel, bias = (array(ops.copy(v)) for v in (layer.layer.kernel, layer.layer.bias))
         sigma = layer.sigma()

@@ -143,7 +143,7 @@ def test_inside_a_gan(name):
         judge = keras.Sequential(
             [keras.Input((4,)), NETWORKS[name](is_recomputed), layers.Dense(1)]
         )
-        gan = fg.models.GAN(generator, judge, gradient_penalty="r1", seed=drawn.seed(6))
+        gan = fg.models.GAN(generator, judge, penalties=["r1"], seed=drawn.seed(6))
         drawn.seed_keras(7)
         result = differentiate(lambda x, gan=gan: gan.compute_loss(x), inputs(), [gan])
         found.append((result.weights, [array(v).copy() for v in judge.non_trainable_variables]))

@@ -66,14 +66,18 @@ class WeightAverage(keras.layers.Layer):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network in inference mode, with the averages for weights, as constants."""
+        with self.reading():
+            return self.network()(*args, **{**kwargs, "training": False})
+
+    def reading(self) -> Overlay:
+        """Make a scope in which the network uses its averaged weights, as constants."""
         weights = _of(self.network())
         averages = {id(w): a for w, a in zip(weights, self.averages, strict=True)}
 
         def read(weight: Any, value: Tensor) -> Tensor:
             return ops.stop_gradient(self._with(averages[id(weight)], value))
 
-        with Overlay(weights, read):
-            return self.network()(*args, **{**kwargs, "training": False})
+        return Overlay(weights, read)
 
     def _with(self, average: Any, weight: Any) -> Tensor:
         average, weight = ops.convert_to_tensor(average), ops.convert_to_tensor(weight)

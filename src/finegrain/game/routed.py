@@ -61,7 +61,7 @@ def routed(
             aims.append((own, ops.sum(loss)))
         if combine is None:
             aims = _merged(aims)
-        updates = [(v, new) for v, new in scope.updates() if not v.trainable]
+        updates = scope.statistics()
         targets[:] = [where for where, _ in aims]
         updated[:] = [variable for variable, _ in updates]
         return [_float32(loss) for _, loss in aims], (rest, [new for _, new in updates])

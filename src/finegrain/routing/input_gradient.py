@@ -63,7 +63,7 @@ def gradient(function: Callable[[Any], Any], x: Any, *, return_value: bool = Fal
         with Overlay() as scope:
             value = function(x)
         # On JAX a value leaves a traced function only as its output.
-        updates = [(v, new) for v, new in scope.updates() if not v.trainable]
+        updates = scope.statistics()
         updated.extend(variable for variable, _ in updates)
         return _sum(value), (value, [new for _, new in updates])
 

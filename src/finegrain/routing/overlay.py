@@ -116,17 +116,19 @@ class Overlay(keras.StatelessScope):
     def assign_statistics(self) -> None:
         """Assign the new values of variables that are not trained, in the outer scope.
 
-        Call this after leaving the scope. What was assigned to trained ones is dropped, with a
-        warning. To carry it out would change on PyTorch what the backward pass of this call and of
-        others needs; on JAX a compiled step returns no such value; and the optimizer would apply
-        the gradient at one weight to another.
+        Call this after leaving the scope.
         """
-        dropped = []
-        for variable, value in self.updates():
-            if variable.trainable:
-                dropped.append(variable.path)
-            else:
-                variable.assign(value)
+        for variable, value in self.statistics():
+            variable.assign(value)
+
+    def statistics(self) -> list[tuple[Any, Tensor]]:
+        """Return the variables that are not trained and were assigned to, each with its last value.
+
+        What was assigned to trained ones is dropped, with a warning. To carry it out would change
+        on PyTorch what the backward pass of this call and of others needs; on JAX a compiled step
+        returns no such value; and the optimizer would apply the gradient at one weight to another.
+        """
+        dropped = [variable.path for variable, _ in self.updates() if variable.trainable]
         if dropped:
             warnings.warn(
                 "A layer assigns to weights that are trained, in its call. Under "
@@ -137,6 +139,7 @@ class Overlay(keras.StatelessScope):
                 f"Received assignments to: {', '.join(dropped)}",
                 stacklevel=2,
             )
+        return [(variable, value) for variable, value in self.updates() if not variable.trainable]
 
     def forward_losses(self, layer: keras.layers.Layer) -> None:
         """Pass the losses on, once each, to where `layer` has its own.
