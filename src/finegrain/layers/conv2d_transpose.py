@@ -25,12 +25,9 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
     derives from $T$. Outputs, gradients, weights and arguments are Keras's. On other backends the
     computation is, too.
 
-    Args:
-        filters: An integer ≥ 1: how many channels the outputs have.
-        kernel_size: An integer, or one for each of two axes.
-        strides: The like: how many times as large the outputs are.
-        padding: `"valid"` or `"same"`.
-        **kwargs: These and all others are those of `keras.layers.Conv2DTranspose`.
+    Arguments are those of `keras.layers.Conv2DTranspose`: `filters`, an integer ≥ 1, how many
+    channels the outputs have; `kernel_size` and `strides`, integers or one for each of two axes;
+    `padding`, `"valid"` or `"same"`; and all others.
 
     Input: (batch, height, width, channels) floats, or (batch, channels, height, width) with
     `data_format="channels_first"`. Output: the like, larger by the strides.
