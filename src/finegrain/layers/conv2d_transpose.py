@@ -25,9 +25,12 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
     derives from $T$. Outputs, gradients, weights and arguments are Keras's. On other backends the
     computation is, too.
 
-    Arguments are those of `keras.layers.Conv2DTranspose`: `filters`, an integer ≥ 1, how many
-    channels the outputs have; `kernel_size` and `strides`, integers or one for each of two axes;
-    `padding`, `"valid"` or `"same"`; and all others.
+    Args:
+        filters: An integer ≥ 1: how many channels the outputs have.
+        kernel_size: An integer, or one for each of two axes.
+        strides: The like: how many times as large the outputs are.
+        padding: `"valid"` or `"same"`.
+        **kwargs: All others are those of `keras.layers.Conv2DTranspose`, and so are these.
 
     Input: (batch, height, width, channels) floats, or (batch, channels, height, width) with
     `data_format="channels_first"`. Output: the like, larger by the strides.
@@ -49,6 +52,16 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         On JAX the layer has derivatives of any order by reverse mode, as penalties take them, and
         none by forward mode (`jax.jvp`, `jax.hessian`).
     """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(filters, kernel_size, strides, padding, **kwargs)
 
     def call(self, inputs: Any) -> Any:
         """Compute the transposed convolution, add the bias and apply the activation."""
