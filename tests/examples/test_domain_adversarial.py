@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+import finegrain as fg
+
 pytestmark = pytest.mark.full
 
 
@@ -33,7 +35,7 @@ def test_the_sets_share_no_digit_image(adversarial):
 
 
 def test_the_factor_grows(adversarial):
-    layer = adversarial.ReverseGradient()
+    layer = fg.layers.ReverseGradient(0.0)
     layer.build((None, 3))
     callback = adversarial.Grow(layer, strength=0.5, epochs=10)
     factors = []
