@@ -8,6 +8,7 @@ from keras import ops
 import drawn
 import finegrain as fg
 from compiling import XLA
+from covering import covering
 from game.games import LABELS, X, Y, mean_square, network
 from game.test_game import step
 from routing.differentiate import array, arrays, differentiate
@@ -46,9 +47,11 @@ def gradients_of_each(game):
 
 
 @pytest.mark.parametrize(
-    "combine", [fg.gradients.PCGrad(seed=1), fg.gradients.MGDA(), fg.gradients.UPGrad()]
+    ("combine", "compiled"),
+    covering(
+        [fg.gradients.UPGrad(), fg.gradients.PCGrad(seed=1), fg.gradients.MGDA()], [True, False]
+    ),
 )
-@pytest.mark.parametrize("compiled", [False, True])
 def test_what_both_reach_is_combined(combine, compiled):
     """The body's gradients are combined, all weights together; each head keeps its own."""
     game = tasks(combine)

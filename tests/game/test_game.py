@@ -8,6 +8,7 @@ from keras import layers, ops
 import drawn
 import finegrain as fg
 from compiling import XLA
+from covering import chosen
 from game.games import GAMES, LABELS, X, Y, adversarial, make, mean_square, network
 from routing.differentiate import array, arrays, differentiate
 
@@ -42,7 +43,7 @@ def step(game, x, y=None, compiled=False):
     return differentiate(loss, x, [game], compiled=compiled)
 
 
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("name", chosen(GAMES, ["adversarial", "actor_critic", "quantized"]))
 def test_gradients_are_those_of_separate_passes(name):
     """One forward pass gives each weight what the losses that reach it have for it."""
     drawn.seed_keras(1)
@@ -195,6 +196,7 @@ def test_turns():
         np.testing.assert_allclose(array(variable), value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.full
 def test_turns_come_back_from_a_file(tmp_path):
     drawn.seed_keras(1)
     game = make("cycle", turns=True)

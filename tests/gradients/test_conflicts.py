@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import drawn
+from covering import chosen
 from finegrain.gradients import MGDA, PCGrad, UPGrad
 from finegrain.gradients.active_sets import _solutions
 from finegrain.gradients.conflicts import without_conflicts
@@ -90,7 +91,7 @@ PRECISIONS = {"rank 2": 5e-4, "opposite": 5e-5}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", chosen(range(5), [0]))
 def test_upgrad(kind, seed):
     """It is what the definition says, relative to the largest gradient."""
     matrix = drawn_matrix(kind, seed)
@@ -102,7 +103,7 @@ def test_upgrad(kind, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", chosen(range(5), [0]))
 def test_mgda(kind, seed):
     """It is what the definition says, relative to the smallest gradient."""
     matrix = drawn_matrix(kind, seed)

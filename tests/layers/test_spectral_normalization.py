@@ -107,6 +107,7 @@ def expected_step(layer, kind, iterations):
     return u, v, sigma, slope, result
 
 
+@pytest.mark.selected("dense", "transposed 2d")
 @every_kind
 def test_steps(kind):
     """Vectors, outputs and gradients of two steps, with a kernel that moves in between."""
@@ -292,6 +293,7 @@ def test_with_constant_weights(compiled):
     assert not np.allclose(array(layer.vector_v), before)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("penalty", [None, "wgan_gp"])
 def test_inside_a_gan(penalty):
     """Fits, and the scores of `predict` afterwards are those of kernels divided by σ."""

@@ -116,11 +116,11 @@ def test_ways_of_running_agree():
 
 
 GANS = [
-    {"loss": "wasserstein", "routing": "constant_weights"},
-    {"loss": "wasserstein", "routing": "reversal"},
-    {"loss": "wasserstein", "routing": "subtraction", "gradient_penalty": "wgan_gp"},
-    {"loss": "non_saturating", "gradient_penalty": "r1", "ema_momentum": 0.5},
-    {"loss": "hinge", "routing": "subtraction"},
+    {"loss": "wasserstein"},
+    {"loss": "hinge"},
+    {"loss": "wasserstein", "penalties": ["wgan_gp"]},
+    {"loss": "non_saturating", "penalties": ["r1"], "ema_momentum": 0.5},
+    {"loss": "relativistic", "turns": True},
 ]
 
 

@@ -103,6 +103,7 @@ def test_its_config():
 WORD = [(["x"], ["A"])] * 7 + [(["x"], ["B"])] * 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("crf", [True, False])
 @pytest.mark.parametrize(
     ("weights", "share"),
@@ -131,6 +132,7 @@ SMALL = {"encoder": "cnn", "width": 8, "learning_rate": 0.02, "dropout": 0.1, "s
 FIT = {"validation": SENTENCES[:3], "epochs": 3, "patience": 3, "batch_size": 7, "verbose": 0}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("crf", [True, False])
 def test_a_batch_that_weighs_nothing(crf):
     """It moves nothing to a number that is none, and an epoch that has others learns."""
@@ -154,6 +156,7 @@ def kill(epoch, logs):
         raise Killed
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("crf", chosen([True, False], [False]))
 def test_a_training_that_was_killed_goes_on(crf, tmp_path):
     """With the same weights of classes, bit by bit; with others it begins anew."""
