@@ -293,6 +293,7 @@ def test_what_no_loss_reaches(reach, message):
     ("losses", "error", "message"),
     [
         (lambda x: ops.sum(x), TypeError, r"dict of scalars named \['body'\]"),
+        (lambda x: {"body": ops.size(x)}, TypeError, "should be a float.*'body' of dtype int"),
         (lambda x: {"tail": ops.sum(x)}, ValueError, r"Received: \['tail'\]"),
         (lambda x: {"body": x}, ValueError, r"a scalar.*Received: 'body' of shape \(12, 3\)"),
     ],

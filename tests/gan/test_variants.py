@@ -211,6 +211,9 @@ def test_old_idioms_are_told_apart():
     gan = fg.models.GAN(*networks())
     with pytest.raises(TypeError, match=r"one optimizer.*PerWeight.*Received: d_optimizer='adam'"):
         gan.compile(d_optimizer="adam", g_optimizer="adam")
+    for name, value in {"augment": 3, "turns": "yes", "noise": 3}.items():
+        with pytest.raises(TypeError, match=f"Received: {name}="):
+            fg.models.GAN(*networks(), **{name: value})
     with pytest.raises(ValueError, match="generator_weight"):
         gan.compile("adam", loss_weights={"generator_loss": 2.0})
     with pytest.raises(ValueError, match=r"\(fake scores\) or \(real scores, fake scores\)"):

@@ -139,6 +139,7 @@ def test_keeps_no_graph_where_none_is_built():
     ("function", "x", "message"),
     [
         (3, X, "Received: function=3"),
+        (ops.sum, object(), "a tensor or array of floats. Received: x=<object"),
         (ops.sum, np.arange(3), "Only floats have gradients. Received: x of dtype int"),
         (lambda x: ops.argmax(x, 1), X, "should return tensors of floats"),
         (lambda x: 3, X, "should return tensors of floats. Received: 3"),

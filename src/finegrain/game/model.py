@@ -359,6 +359,12 @@ class Game(keras.Model):
             )
         values = {name: ops.convert_to_tensor(found[name]) for name in expected}
         for name, value in values.items():
+            dtype = keras.backend.standardize_dtype(value.dtype)
+            if name in self.reach.selectors and not keras.backend.is_float_dtype(dtype):
+                raise TypeError(
+                    "A loss should be a float: numbers of another kind have no gradient. "
+                    f"Received: {name!r} of dtype {dtype}"
+                )
             if len(value.shape):
                 raise ValueError(
                     "Each loss should be a scalar, such as the mean over a batch. "

@@ -150,6 +150,12 @@ class GAN(Game):
             if routing not in ROUTINGS:
                 raise ValueError(f"`routing` should be left out. Received: routing={routing!r}")
             warn("GAN(routing=...)", "no routing: each loss reaches its network alone")
+        if augment is not None and not callable(augment):
+            raise TypeError(
+                f"`augment` should be a layer or function. Received: augment={augment!r}"
+            )
+        if not isinstance(turns, bool):
+            raise TypeError(f"`turns` should be True or False. Received: turns={turns!r}")
         if ema_momentum is not None:
             checked_momentum("ema_momentum", ema_momentum)
         pair = get_losses(loss, generator_loss)

@@ -79,7 +79,10 @@ def _checked(x: Any) -> Tensor:
             "`gradient` takes tensors that have values: call it in the `call` of a layer or in a "
             f"loss, not on keras.Input. Received: x={x!r}"
         )
-    x = ops.convert_to_tensor(x)
+    try:
+        x = ops.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`x` should be a tensor or array of floats. Received: x={x!r}") from error
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         raise TypeError(
             "Only floats have gradients. "
