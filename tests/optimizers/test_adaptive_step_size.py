@@ -558,5 +558,5 @@ def test_config(kind):
     assert again.get_config() == optimizer.get_config()
     assert (again.weight_decay, again.clipnorm) == (0.1, 2.0)
     assert repr(again.rule) == repr(kind(0.5))
-    assert again._inner.optimizer.clipnorm is None
-    assert again._inner.optimizer.weight_decay is None
+    assert again._inner.value.clipnorm is None
+    assert again._inner.value.weight_decay is None

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from finegrain._apart import Apart
 from finegrain._checks import finite
-from finegrain.game.apart import Apart
 from finegrain.routing.overlay import Overlay
 
 Tensor = Any

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from finegrain._apart import Apart
 from finegrain._backend import backend
 from finegrain._checks import checked_number
-from finegrain.game.apart import Apart
 from finegrain.game.average import WeightAverage
 from finegrain.game.checks import check_hidden, serialized
 from finegrain.game.inside import RESERVED, Inside, check_parameters, chosen

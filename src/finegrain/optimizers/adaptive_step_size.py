@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain._apart import Apart
 from finegrain._backend import backend
 from finegrain._deprecated import warn
 from finegrain.optimizers.resizable import checked_optimizer, refuse_replicas
@@ -19,7 +20,6 @@ from finegrain.optimizers.step_rules import (
     StepSizeRule,
     former_rule,
 )
-from finegrain.optimizers.wrapper import Hidden
 from finegrain.per_weight.checkpoint import load_in_order
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.per_weight.slots import add_precise_slot, seen_states, set_state
@@ -129,8 +129,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             if hasattr(template.optimizer, attribute):
                 setattr(self, attribute, getattr(template.optimizer, attribute))
         self.rule = rule
-        self._given = Hidden(optimizer)
-        self._inner = Hidden(self._at_rate_one(optimizer, template))
+        self._given = Apart(optimizer)
+        self._inner = Apart(self._at_rate_one(optimizer, template))
 
     def _at_rate_one(self, optimizer: Any, template: Template) -> Any:
         """Make one like `optimizer`, at learning rate 1, without what belongs to the whole.
@@ -147,8 +147,8 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
             return
         refuse_replicas()
         variables = list(variables)
-        self._inner.optimizer.build(variables)
-        if not self._inner.optimizer.built:
+        self._inner.value.build(variables)
+        if not self._inner.value.built:
             return  # its rules come from a file and do not fit, as it has said
         super().build(variables)
         rule = self.rule
@@ -162,11 +162,11 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own variables, then those of the given one."""
-        return [*self._variables, *self._inner.optimizer.variables]
+        return [*self._variables, *self._inner.value.variables]
 
     def resized(self) -> Any:
         """Return the optimizer whose steps it resizes, as it was given."""
-        return self._given.optimizer  # as a property Keras would save it
+        return self._given.value  # as a property Keras would save it
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
@@ -194,7 +194,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
         variables, lists = list(trainable_variables), backend.lists
-        inner = self._inner.optimizer
+        inner = self._inner.value
         with lists.untracked():
             before = lists.copies(variables)
             taken = ops.copy(ops.convert_to_tensor(inner._iterations))
@@ -236,7 +236,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
     def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
         """Find the state that each of `weights` depends on, for `PerWeight`: {slot: variable}."""
         names = {id(number): number.name for number in self._numbers}
-        inner = self._inner.optimizer
+        inner = self._inner.value
         own = seen_states(self, weights, self._variables, names=names)
         others = seen_states(
             inner, weights, inner.variables, prefix="inner_", first=len(self._variables)
@@ -245,7 +245,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state into `store`; that of a `PerWeight` under its weights' paths."""
-        inner = self._inner.optimizer
+        inner = self._inner.value
         if not isinstance(inner, PerWeight):
             super().save_own_variables(store)
             return
@@ -262,7 +262,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
         Raises:
             ValueError: if it was written for other weights.
         """
-        inner = self._inner.optimizer
+        inner = self._inner.value
         if self.built and self._was_drift:
             # Only once: from now on the rule's own state is saved.
             self._was_drift, store = False, self._with_averages(store)
@@ -298,7 +298,7 @@ class AdaptiveStepSize(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal optimizer."""
-        given, inner = self._given.optimizer, self._inner.optimizer
+        given, inner = self._given.value, self._inner.value
         if isinstance(given, PerWeight):
             optimizer = keras.saving.serialize_keras_object(given)
             # What is known of the weights, and may have changed since, is with the one at work.

@@ -99,7 +99,7 @@ class Optimistic(Wrapper):
         with lists.untracked():
             before = lists.copies(variables)
             # No step has a change before the second one.
-            share = ops.cast(ops.not_equal(self._inner.optimizer._iterations, 0), "float32")
+            share = ops.cast(ops.not_equal(self._inner.value._iterations, 0), "float32")
             self._take_step(list(grads), variables)
             after = lists.values(variables)
             steps = lists.differences(after, before)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from finegrain._apart import Apart
 from finegrain._backend import backend
 from finegrain.per_weight.optimizer import PerWeight
 from finegrain.per_weight.slots import seen_states, set_state
@@ -69,18 +70,18 @@ class Wrapper(keras.optimizers.Optimizer):
         inner: Any = template.make(rate, name=inner_name)
         for attribute, value in decay.items():
             setattr(inner, attribute, value)
-        self._given = Hidden(given)
-        self._inner = Hidden(given._round(inner) if rules else inner)
+        self._given = Apart(given)
+        self._inner = Apart(given._round(inner) if rules else inner)
 
     @property
     def weight_decay(self) -> Any:
         """The weight decay of the optimizer inside, per unit of learning rate, or `None`."""
-        return self._inner.optimizer.weight_decay if "_inner" in self.__dict__ else None
+        return self._inner.value.weight_decay if "_inner" in self.__dict__ else None
 
     @weight_decay.setter
     def weight_decay(self, value: Any) -> None:
         if "_inner" in self.__dict__:  # Keras sets it first
-            self._inner.optimizer.weight_decay = value
+            self._inner.value.weight_decay = value
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Build the optimizer inside, and create the state of this one for `variables`."""
@@ -94,8 +95,8 @@ class Wrapper(keras.optimizers.Optimizer):
                 f"JAX. Received: a strategy of {replicas} replicas"
             )
         variables = list(variables)
-        self._inner.optimizer.build(variables)
-        if not self._inner.optimizer.built:
+        self._inner.value.build(variables)
+        if not self._inner.value.built:
             return  # its rules come from a file and do not fit, as it has said
         super().build(variables)
         self._add_state(variables)
@@ -115,7 +116,7 @@ class Wrapper(keras.optimizers.Optimizer):
 
     def _take_step(self, gradients: list[Any], variables: list[Any]) -> None:
         """Move `variables` as the optimizer inside does, and decay them."""
-        inner = self._inner.optimizer
+        inner = self._inner.value
         if isinstance(inner, PerWeight):
             inner._backend_apply_gradients(gradients, variables)
         else:
@@ -138,15 +139,15 @@ class Wrapper(keras.optimizers.Optimizer):
             var_list: The weights.
             var_names: Parts of the names of weights.
         """
-        if isinstance(self._inner.optimizer, PerWeight):
-            self._inner.optimizer.exclude_from_weight_decay(var_list, var_names)
+        if isinstance(self._inner.value, PerWeight):
+            self._inner.value.exclude_from_weight_decay(var_list, var_names)
         else:
             super().exclude_from_weight_decay(var_list, var_names)
 
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own variables, then those of the one inside."""
-        return [*self._variables, *self._inner.optimizer.variables]
+        return [*self._variables, *self._inner.value.variables]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all state variables, in the order of `variables`."""
@@ -154,20 +155,20 @@ class Wrapper(keras.optimizers.Optimizer):
 
     def states(self, weights: Sequence[keras.Variable]) -> list[dict[str, keras.Variable]]:
         """Find the state that each of `weights` depends on, for `PerWeight`: {slot: variable}."""
-        inner, count = self._inner.optimizer, len(self._variables)
+        inner, count = self._inner.value, len(self._variables)
         own = seen_states(self, weights, self._variables)
         others = seen_states(inner, weights, inner.variables, prefix="inner_", first=count)
         return [mine | other for mine, other in zip(own, others, strict=True)]
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state into `store`; that of a `PerWeight` under its weights' paths."""
-        if not isinstance(self._inner.optimizer, PerWeight):
+        if not isinstance(self._inner.value, PerWeight):
             super().save_own_variables(store)
             return
         for place, variable in enumerate(self._variables):
             store[str(place)] = backend.host_array(variable)
         state: dict[str, Any] = {}
-        self._inner.optimizer.save_own_variables(state)
+        self._inner.value.save_own_variables(state)
         for name, array in state.items():
             store[f"{_GIVEN}{name}"] = array
 
@@ -177,7 +178,7 @@ class Wrapper(keras.optimizers.Optimizer):
         Raises:
             ValueError: if it was written for other weights.
         """
-        if not isinstance(self._inner.optimizer, PerWeight) or not self.built:
+        if not isinstance(self._inner.value, PerWeight) or not self.built:
             super().load_own_variables(store)
             return
         names = list(store.keys())
@@ -191,15 +192,15 @@ class Wrapper(keras.optimizers.Optimizer):
         for variable, array in zip(self._variables, saved, strict=True):
             variable.assign(array)
         given = {n.removeprefix(_GIVEN): store[n] for n in names if n.startswith(_GIVEN)}
-        self._inner.optimizer.load_own_variables(given)
+        self._inner.value.load_own_variables(given)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal optimizer."""
-        given = self._given.optimizer
+        given = self._given.value
         if isinstance(given, PerWeight):
             optimizer = keras.saving.serialize_keras_object(given)
             # What is known of the weights, and may have changed since, is with the one at work.
-            optimizer["config"] |= self._inner.optimizer._config_of_rules()
+            optimizer["config"] |= self._inner.value._config_of_rules()
         else:
             optimizer = Template(given).serialize()
         return super().get_config() | {"optimizer": optimizer}
@@ -213,13 +214,6 @@ class Wrapper(keras.optimizers.Optimizer):
         with backend.outside_of_graphs():
             optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
             return super().from_config(config | {"optimizer": optimizer}, custom_objects)
-
-
-class Hidden:
-    """An optimizer that Keras would save a second time, if an attribute or a property showed it."""
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
 
 
 def _checked(optimizer: Any, refused: Mapping[str, str], kind: str) -> Any:
