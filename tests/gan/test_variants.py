@@ -168,6 +168,19 @@ def test_turns_move_one_network():
     assert moved == [of_discriminator, of_generator] * 2
 
 
+@pytest.mark.full
+def test_turns_begin_anew_with_the_optimizer():
+    """Compiled again after an odd number of batches, it is the discriminator's turn."""
+    gan = fg.models.GAN(*networks(), turns=True)
+    gan.compile("sgd", run_eagerly=True)
+    gan.train_on_batch(X)
+    gan.compile("sgd", run_eagerly=True)
+    before = arrays(gan.trainable_variables)
+    gan.train_on_batch(X)
+    pairs = zip(arrays(gan.trainable_variables), before, strict=True)
+    assert [not np.array_equal(*pair) for pair in pairs] == [False] * 4 + [True] * 4
+
+
 class Samples(keras.callbacks.Callback):
     """Draws samples after each batch."""
 
