@@ -211,27 +211,22 @@ def test_turns_come_back_from_a_file(tmp_path):
         np.testing.assert_array_equal(array(mine), array(other), err_msg=mine.path)
 
 
-class Watching(keras.callbacks.Callback):
-    """Asks for predictions in the middle of training."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.found.append(self.model.predict(X, "there", verbose=0))
-
-
 def test_predicts_in_the_middle_of_training():
     """Callbacks see the weights as they are, on JAX too, and disturb nothing."""
-    ends = []
-    for callbacks in ([], [Watching()]):
+    ends, found = [], []
+    for watched in (False, True):
         drawn.seed_keras(1)
         game = make("cycle")
         game.compile(keras.optimizers.SGD(0.05))
+        # It holds the model itself: a callback's `self.model` would fetch the weights.
+        watching = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, game=game: found.append(
+                game.predict(X, "there", verbose=0)
+            )
+        )
+        callbacks = [watching] if watched else []
         game.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=callbacks)
         ends.append(arrays(game.weights))
-    found = callbacks[0].found
     assert not np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[-1], array(game.networks["there"](X)), rtol=1e-5, atol=1e-6)
     for mine, other in zip(*ends, strict=True):
