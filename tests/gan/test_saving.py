@@ -187,12 +187,12 @@ def test_generate():
             gan.generate(n)
     with pytest.raises(ValueError, match="Received: batch_size=-1"):
         gan.generate(3, batch_size=-1)
-    with pytest.raises(ValueError, match="takes samples alone"):
+    with pytest.raises(ValueError, match="take samples alone"):
         gan.generate(1, labels=[0])
     labelled = conditional()
     with pytest.raises(ValueError, match="label for each of 3 samples"):
         labelled.generate(3, labels=[0, 1])
-    with pytest.raises(ValueError, match="takes labels, too"):
+    with pytest.raises(ValueError, match="take labels, too"):
         labelled.generate(3)
 
 
@@ -223,7 +223,7 @@ def test_wrong_networks():
     generator, discriminator = networks()
     with pytest.raises(TypeError, match="Received: generator=3"):
         fg.models.GAN(3, discriminator)
-    with pytest.raises(ValueError, match="Labels go to both networks or to none"):
+    with pytest.raises(ValueError, match="Nobody asks the generator for what its labels say"):
         fg.models.GAN(labelled_networks()[0], discriminator)
     with pytest.raises(ValueError, match="give `latent_dim`"):
         fg.models.GAN(keras.Sequential([layers.Dense(2)]), discriminator)
@@ -241,11 +241,11 @@ def test_wrong_use():
     gan.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="no `sample_weight`"):
         gan.train_on_batch(X, sample_weight=np.ones(len(X)))
-    with pytest.raises(ValueError, match="takes samples alone: fit without labels"):
+    with pytest.raises(ValueError, match="take samples alone: fit without labels"):
         gan.train_on_batch(X, LABELS)
-    with pytest.raises(ValueError, match="takes samples alone: fit without labels"):
+    with pytest.raises(ValueError, match="discriminator takes samples alone"):
         gan.predict((X, LABELS), verbose=0)
     labelled = conditional()
     labelled.compile("sgd", run_eagerly=True)
-    with pytest.raises(ValueError, match="takes labels, too: fit on"):
+    with pytest.raises(ValueError, match="take labels, too: fit on"):
         labelled.train_on_batch(X)

@@ -55,6 +55,9 @@ LOSSES: dict[str, Pair] = {
     ),
 }
 
+RELATIVE = ("wasserstein", "relativistic", "relativistic_average")
+"""Losses in which scores count by their differences alone."""
+
 REVERSED_HINGE = "reversed_hinge"
 """The hinge loss in the source's sign, of models that were saved with it: real scores are low."""
 
@@ -103,6 +106,11 @@ def loss_value(function: Callable[..., Any], real: Any, fake: Any, extra: Mappin
     further = {name: value for name, value in extra.items() if names and name in names}
     scores = (real, fake) if _scores_taken(function) == 2 else (fake,)
     return ops.mean(function(*scores, **further))
+
+
+def takes_labels(function: Callable[..., Any]) -> bool:
+    """Whether a loss names labels."""
+    return "labels" in (_parameters(function) or ())
 
 
 def _parameters(function: Callable[..., Any]) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,16 +15,19 @@ from finegrain._deprecated import warn
 from finegrain.game.average import checked_momentum
 from finegrain.game.checks import serialized
 from finegrain.game.model import Game
-from finegrain.gan.losses import REVERSED_HINGE, first, get_losses, loss_value, widened
-from finegrain.gan.networks import (
-    arity,
-    build_networks,
-    check_samples,
-    checked_networks,
-    checked_noise,
-    inputs_of,
+from finegrain.gan.layout import Layout
+from finegrain.gan.losses import (
+    RELATIVE,
+    REVERSED_HINGE,
+    first,
+    get_losses,
+    loss_value,
+    takes_labels,
+    widened,
 )
+from finegrain.gan.networks import build_networks, check_samples, checked_networks, checked_noise
 from finegrain.gan.penalty import GradientPenalty, checked_penalties
+from finegrain.layers.adaptive_augmentation import AdaptiveAugmentation
 from finegrain.routing import stop_gradient
 
 Tensor = Any
@@ -47,10 +50,15 @@ class GAN(Game):
     on (samples, labels), whether as arrays `x, y`, as a pair in `x`, or from a data set. Labels may
     be whatever both networks take besides: classes, or the images that pix2pix translates.
 
+    Networks whose input is a dict take a dict: `fit({"image": x, "kind": y})`. What both networks
+    have is labels, what the generator has alone is noise, and what the discriminator has alone,
+    samples; of each there may be several.
+
     Args:
-        generator: A model from noise, or [noise, labels], to samples.
-        discriminator: A model from samples, or [samples, labels], to scores (batch, 1). It may
-            put out more, such as classes; then the scores come first, and `loss` gets all of it.
+        generator: A model from noise, [noise, labels] or a dict of these, to samples.
+        discriminator: A model from samples, [samples, labels] or a dict of these, to scores
+            (batch, 1). It may put out more, such as classes; then the scores come first, and `loss`
+            gets all of it. Where a loss names `labels`, the discriminator need not take them.
         loss: `"hinge"`, `"non_saturating"`, `"least_squares"`, `"wasserstein"`, `"relativistic"`,
             `"relativistic_average"`, in all of which real samples get the high scores (the
             source's hinge has the other sign); or the discriminator's loss, a function of (real
@@ -60,6 +68,7 @@ class GAN(Game):
         generator_weight: $\lambda \geq 0$. It scales the generator's rate under plain SGD only.
         gradient_penalty: The former name of `penalties`.
         latent_dim: Length of the noise, or its shape. Defaults to what the generator's input says.
+            A dict gives those of named inputs, and says by it which of them are noise.
         generator_loss: The generator's loss, a function of (fake scores) or of (real scores, fake
             scores), and of what else it names, as in `loss`.
         penalties: A list of penalties on the discriminator: `"r1"`,
@@ -71,7 +80,8 @@ class GAN(Game):
         noise: A function of (number, seed) that draws other noise than a normal distribution's,
             with `keras.random` and the seed.
         augment: A layer or function that changes real and fake samples before the discriminator
-            sees them. Gradients pass through it.
+            sees them. Gradients pass through it. `finegrain.layers.AdaptiveAugmentation` changes as
+            many as it takes against a discriminator that knows its samples by heart.
         turns: Whether the networks take turns: each batch moves one of them, the discriminator
             first, while the other rests.
         ema_momentum: If given, in [0, 1): keeps a moving average of the generator's weights,
@@ -82,9 +92,9 @@ class GAN(Game):
 
     Raises:
         TypeError: if a network is no Keras layer.
-        ValueError: for an unknown loss or penalty, a length of noise that is missing, labels for
-            one network alone, a network that is not trainable, or samples of another shape than
-            the discriminator's.
+        ValueError: for an unknown loss or penalty, a length of noise that is missing, labels that
+            one network takes and nobody asks for, a network that is not trainable, or samples of
+            another shape than the discriminator's.
 
     Example:
     >>> import keras, numpy as np, finegrain as fg
@@ -142,8 +152,15 @@ class GAN(Game):
         **kwargs: Any,
     ) -> None:
         checked_networks(generator, discriminator)
-        latent_shape: Any = checked_noise(latent_dim, noise, generator)
-        check_samples(generator, discriminator)
+        pair = get_losses(loss, generator_loss)
+        layout = Layout(
+            generator,
+            discriminator,
+            latent_dim,
+            losses_take_labels=any(map(takes_labels, pair)),
+        )
+        latent_shape: Any = checked_noise(latent_dim, noise, generator, layout)
+        check_samples(generator, discriminator, layout)
         if gradient_penalty is not None:
             warn("GAN(gradient_penalty=...)", "GAN(penalties=[...])")
         if routing is not None:
@@ -158,16 +175,16 @@ class GAN(Game):
             raise TypeError(f"`turns` should be True or False. Received: turns={turns!r}")
         if ema_momentum is not None:
             checked_momentum("ema_momentum", ema_momentum)
-        pair = get_losses(loss, generator_loss)
         found = checked_penalties(penalties, gradient_penalty)
         reach = {"discriminator_loss": "discriminator", "generator_loss": "generator"}
+        adaptive = isinstance(augment, AdaptiveAugmentation)
         if found:
             reach["penalty"] = "discriminator"
         super().__init__(
             {"generator": generator, "discriminator": discriminator},
             _play,
             reach,
-            reports=("real_score", "fake_score"),
+            reports=("real_score", "fake_score", *(["augmentation"] if adaptive else [])),
             turns=_turns(reach) if turns else None,
             averages={} if ema_momentum is None else {"average": ("generator", ema_momentum)},
             seed=seed,
@@ -181,6 +198,7 @@ class GAN(Game):
         self.generator_loss = generator_loss
         self.penalties = found
         self.latent_shape, self.noise = latent_shape, noise
+        self.layout = layout
         self.augment = augment
         self.generator_weight = checked_number("generator_weight", generator_weight)
         self._loss_weights = {"generator_loss": self.generator_weight}
@@ -188,14 +206,16 @@ class GAN(Game):
 
     @property
     def latent_dim(self) -> Any:
-        """The length of the noise, or its shape where it is no vector."""
+        """The length of the noise, or its shape where it is no vector; a dict of several."""
         shape = self.latent_shape
-        return shape[0] if shape is not None and len(shape) == 1 else shape
+        return shape[0] if isinstance(shape, tuple) and len(shape) == 1 else shape
 
     def build(self, input_shape: Any) -> None:
         """Build both networks for samples of this shape, or for the shapes of (samples, labels)."""
-        build_networks(self.generator, self.discriminator, self.latent_shape, input_shape)
-        check_samples(self.generator, self.discriminator)
+        build_networks(
+            self.generator, self.discriminator, self.latent_shape, input_shape, self.layout
+        )
+        check_samples(self.generator, self.discriminator, self.layout)
         self._finish_building()
 
     def compile(self, optimizer: Any = "rmsprop", loss_weights: None = None, **kwargs: Any) -> None:
@@ -230,17 +250,15 @@ class GAN(Game):
             **kwargs: Keras's own, such as `batch_size` and `verbose`.
         """
         if network == "discriminator":
-            self._check_labels(isinstance(x, list | tuple))
+            self.layout.check_judged(x)
         return super().predict(x, network, **kwargs)
 
     def _losses_of(self, data: Any, training: bool) -> tuple[Any, Any]:
         if data["sample_weight"] is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
-        x, y = data["x"], data["y"]
-        real, labels = x if isinstance(x, list | tuple) else (x, y)
-        self._check_labels(labels is not None)
+        real, labels = self.layout.split(data["x"], data["y"])
         values = self._inside.value(
-            function=functools.partial(self._play, real, labels), training=training
+            function=functools.partial(self._play, real, labels, training), training=training
         )
         values = self._checked_values(values)
         weights = {"generator_loss": self.generator_weight}
@@ -248,13 +266,13 @@ class GAN(Game):
             name: values[name] * weights.get(name, 1.0) for name in self.reach.selectors
         }, values
 
-    def _play(self, real: Tensor, labels: Any) -> dict[str, Tensor]:
+    def _play(self, real: Any, labels: Any, training: bool) -> dict[str, Tensor]:
         """Compute the losses of both networks and what is reported besides."""
-        noise = self._noise(ops.shape(real)[0], self.random)
-        fake = self.generator(inputs_of(noise, labels))
+        noise = self._noise(ops.shape(keras.tree.flatten(real)[0])[0], self.random)
+        fake = self.layout.made(self.generator(self.layout.of_generator(noise, labels)))
 
         def judge(samples: Any) -> Any:
-            return widened(self.discriminator(inputs_of(samples, labels)))
+            return widened(self.discriminator(self.layout.of_discriminator(samples, labels)))
 
         augmented = self.augment or (lambda samples: samples)
         seen, seen_fake = augmented(real), augmented(fake)
@@ -275,6 +293,11 @@ class GAN(Game):
                 self._penalty(penalty, judge, seen, stop_gradient(seen_fake))
                 for penalty in self.penalties
             )
+        if isinstance(self.augment, AdaptiveAugmentation):
+            if training:
+                origin = values["fake_score"] if self.loss_pair in RELATIVE else 0.0
+                self.augment.update(first(real_scores) - origin)
+            values["augmentation"] = self.augment.probability
         return values
 
     def _penalty(self, penalty: Any, judge: Any, real: Tensor, fake: Tensor) -> Tensor:
@@ -286,20 +309,14 @@ class GAN(Game):
     def _noise(self, number: Any, seed: keras.random.SeedGenerator) -> Any:
         if self.noise is not None:
             return self.noise(number, seed)
-        return keras.random.normal((number, *self.latent_shape), seed=seed)
+        return self._each_noise(lambda shape: keras.random.normal((number, *shape), seed=seed))
 
-    def _check_labels(self, given: bool) -> None:
-        expected = arity(self.discriminator)
-        if given and expected == 1:
-            raise ValueError(
-                "This discriminator takes samples alone: fit without labels, or give both "
-                "networks a second input for them. Received: labels beside the samples"
-            )
-        if not given and expected == 2:
-            raise ValueError(
-                "This discriminator takes labels, too: fit on (samples, labels). "
-                "Received: samples alone"
-            )
+    def _each_noise(self, draw: Callable[[Any], Any]) -> Any:
+        """Draw the noise, or a dict of several, of these shapes."""
+        shapes = self.latent_shape
+        if isinstance(shapes, Mapping):
+            return {name: draw(tuple(shape)) for name, shape in shapes.items()}
+        return draw(shapes)
 
     def generate(
         self, n: int, seed: int | None = None, labels: Any = None, *, batch_size: int = 256
@@ -322,25 +339,25 @@ class GAN(Game):
         for name, value in (("n", n), ("batch_size", batch_size)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"`{name}` should be an integer >= 1. Received: {name}={value!r}")
-        if labels is not None and len(labels) != n:
-            raise ValueError(f"Expected a label for each of {n} samples. Received: {len(labels)}")
-        self._check_labels(labels is not None)
+        labels = self.layout.labels_for(labels, n)
         if self.average is not None and not self.average.built:
             raise ValueError("The networks have no weights yet: call `fit` or `build` first.")
         if self.noise is None:
-            drawn = np.random.default_rng(seed).normal(size=(n, *self.latent_shape))
-            noise = drawn.astype("float32")
+            random = np.random.default_rng(seed)
+            noise = self._each_noise(
+                lambda shape: random.normal(size=(n, *shape)).astype("float32")
+            )
         else:
             drawn = self.noise(n, keras.random.SeedGenerator(seed))
             noise = keras.tree.map_structure(ops.convert_to_numpy, drawn)
-        inputs = inputs_of(noise, None if labels is None else np.asarray(labels))
+        inputs = self.layout.of_generator(noise, labels)
         size = min(n, batch_size)
         # Batches of one size: a compiler would start anew for a smaller last one.
         rows = np.arange(-(-n // size) * size) % n
         inputs = keras.tree.map_structure(lambda leaf: leaf[rows], inputs)
         network = "generator" if self.average is None else "average"
         samples = super().predict(inputs, network, batch_size=size, verbose=0)
-        return keras.tree.map_structure(lambda leaf: leaf[:n], samples)
+        return self.layout.made(keras.tree.map_structure(lambda leaf: leaf[:n], samples))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal model."""
@@ -356,7 +373,7 @@ class GAN(Game):
             "generator_loss": serialize(self.generator_loss),
             "generator_weight": self.generator_weight,
             "penalties": [serialize(penalty) for penalty in self.penalties],
-            "latent_dim": self.latent_dim,
+            "latent_dim": self.layout.named_noise(self.latent_dim),
             "noise": serialize(self.noise),
             "augment": serialize(self.augment),
             "turns": self.turns is not None,

@@ -1,39 +1,26 @@
-"""The two networks of a GAN: what they take, how they are built."""
+"""The two networks of a GAN: whether they fit together, how they are built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from finegrain._backend import backend
+from finegrain.gan.layout import Layout, unnamed
 from finegrain.routing.overlay import create_weights, is_built
 
-
-def inputs_of(samples: Any, labels: Any = None) -> Any:
-    """Make the input of a network: samples (or noise), or a list of these and their labels."""
-    return samples if labels is None else [samples, labels]
-
-
-def arity(network: keras.layers.Layer) -> int | None:
-    """Count the inputs of the network, or return `None` while their number is unknown."""
-    inputs = getattr(network, "inputs", None)
-    if inputs:
-        return len(inputs)
-    shape = (network.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, list | tuple) or not shape:
-        return None
-    return len(shape) if isinstance(shape[0], list | tuple) else 1
+Shape = tuple[int | None, ...]
 
 
 def checked_networks(generator: Any, discriminator: Any) -> None:
-    """Check that the two networks fit together.
+    """Check that both networks are layers that can learn.
 
     Raises:
         TypeError: if a network is no Keras layer.
-        ValueError: if one network alone takes labels, or one is not trainable.
+        ValueError: if one is not trainable.
     """
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         if not isinstance(network, keras.layers.Layer):
@@ -44,15 +31,9 @@ def checked_networks(generator: Any, discriminator: Any) -> None:
                 "nothing has to be frozen for the other's sake: leave `trainable` as it is. "
                 f"Received: {name}.trainable=False"
             )
-    arities = arity(generator), arity(discriminator)
-    if None not in arities and arities[0] != arities[1]:
-        raise ValueError(
-            "Labels go to both networks or to none: give both one input, or both two. "
-            f"Received: a generator of {arities[0]} and a discriminator of {arities[1]} inputs"
-        )
 
 
-def check_samples(generator: Any, discriminator: Any) -> None:
+def check_samples(generator: Any, discriminator: Any, layout: Layout) -> None:
     """Check that the generator makes what the discriminator takes.
 
     A discriminator that pools would take samples of any size without an error.
@@ -60,24 +41,36 @@ def check_samples(generator: Any, discriminator: Any) -> None:
     Raises:
         ValueError: if the shapes are known, and contradict each other.
     """
-    made = getattr(generator, "outputs", None)
-    taken = getattr(discriminator, "inputs", None)
-    if not made or not taken:
+    if not getattr(generator, "outputs", None) or not getattr(discriminator, "inputs", None):
         return
-    pairs = zip(made[0].shape[1:], taken[0].shape[1:], strict=False)
-    same_rank = len(made[0].shape) == len(taken[0].shape)
-    if not same_rank or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+    names = layout.samples
+    made = layout.made(generator.output if names else generator.outputs[0])
+    taken = unnamed(names, discriminator.input, "") if names else discriminator.inputs[0]
+    if isinstance(taken, Mapping):
+        made = unnamed(names, made if isinstance(made, Mapping) else {}, "The generator's output")
+    one, other = (
+        [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(part)] for part in (made, taken)
+    )
+    if not all(map(_fit, one, other)):
         raise ValueError(
             "The generator should make samples as the discriminator takes them. Received: a "
-            f"generator of {tuple(made[0].shape[1:])} and a discriminator of "
-            f"{tuple(taken[0].shape[1:])}"
+            f"generator of {', '.join(map(str, one))} and a discriminator of "
+            f"{', '.join(map(str, other))}"
         )
 
 
+def _fit(one: Shape, other: Shape) -> bool:
+    pairs = list(zip(one, other, strict=False))
+    return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
 def checked_noise(
-    latent_dim: Any, noise: Callable[..., Any] | None, generator: Any
-) -> tuple[int, ...] | None:
+    latent_dim: Any, noise: Callable[..., Any] | None, generator: Any, layout: Layout
+) -> Any:
     """Find the shape of the noise for one sample, or `None` where a function draws it.
+
+    Returns:
+        A tuple, or a dict of tuples where the generator takes several kinds of noise.
 
     Raises:
         TypeError: if `latent_dim` is no integer or tuple of integers, or `noise` no function.
@@ -92,8 +85,17 @@ def checked_noise(
                 f"Received: latent_dim={latent_dim!r}"
             )
         return None
+    if layout.noise:
+        known = {name: tuple(generator.input[name].shape[1:]) for name in layout.noise}
+        if not isinstance(latent_dim, Mapping):
+            latent_dim = dict.fromkeys(layout.noise, latent_dim)
+        shapes = {name: _checked_shape(latent_dim[name], known[name]) for name in layout.noise}
+        return unnamed(layout.noise, shapes, "")
     inputs = getattr(generator, "inputs", None)
-    known = tuple(inputs[0].shape[1:]) if inputs else None
+    return _checked_shape(latent_dim, tuple(inputs[0].shape[1:]) if inputs else None)
+
+
+def _checked_shape(latent_dim: Any, known: Shape | None) -> Shape:
     if latent_dim is None:
         if known is None or None in known:
             raise ValueError(
@@ -107,11 +109,7 @@ def checked_noise(
                 "`latent_dim` should be an integer, or a tuple of integers. "
                 f"Received: latent_dim={latent_dim!r}"
             )
-    fits = known is None or (
-        len(known) == len(shape)
-        and all(want in (None, size) for want, size in zip(known, shape, strict=True))
-    )
-    if min(shape, default=0) < 1 or not fits:
+    if min(shape, default=0) < 1 or not (known is None or _fit(shape, known)):
         wanted = ">= 1" if known is None else known[0] if len(known) == 1 else known
         raise ValueError(
             f"`latent_dim` should be {wanted}, as long as the noise that the generator takes. "
@@ -121,9 +119,15 @@ def checked_noise(
 
 
 def build_networks(
-    generator: Any, discriminator: Any, latent_shape: tuple[int, ...] | None, input_shape: Any
+    generator: Any,
+    discriminator: Any,
+    latent_shape: Shape | None,
+    input_shape: Any,
+    layout: Layout,
 ) -> None:
     """Create the weights of both networks, for the shape of samples or of (samples, labels)."""
+    if is_built(generator) and is_built(discriminator):
+        return
     is_pair = isinstance(input_shape[0], list | tuple)
     samples, *labels = map(tuple, input_shape if is_pair else [input_shape])
     if latent_shape is None and not is_built(generator):
@@ -132,9 +136,11 @@ def build_networks(
             "keras.Input, or call its `build`"
         )
     # Shapes do not tell labels from numbers; integers suit layers that take either.
-    labels = [keras.KerasTensor(shape, "int32") for shape in labels]
-    shapes = {generator: (samples[0], *(latent_shape or ())), discriminator: samples}
+    labels = keras.KerasTensor(labels[0], "int32") if labels else None
     with backend.outside_of_graphs():
-        for network, shape in shapes.items():
-            if not is_built(network):
-                create_weights(network, (inputs_of(keras.KerasTensor(shape), *labels),), {})
+        if not is_built(generator):
+            noise = keras.KerasTensor((samples[0], *(latent_shape or ())))
+            create_weights(generator, (layout.of_generator(noise, labels),), {})
+        if not is_built(discriminator):
+            inputs = layout.of_discriminator(keras.KerasTensor(samples), labels)
+            create_weights(discriminator, (inputs,), {})

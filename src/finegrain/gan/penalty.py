@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -12,6 +13,7 @@ from keras import ops
 
 from finegrain._checks import checked_number
 from finegrain.gan.losses import first, widened
+from finegrain.routing import stop_gradient
 from finegrain.routing.input_gradient import gradient
 from finegrain.routing.overlay import Overlay
 
@@ -103,7 +105,7 @@ class GradientPenalty:
 
         Args:
             critic: From samples to scores; of several outputs the first are the scores.
-            real: (batch, …) samples.
+            real: (batch, …) samples, or a dict, list or tuple of these.
             fake: The like of `real`. No gradient reaches them.
             seed: A `keras.random.SeedGenerator`, of where to look between the two.
             step: How many steps were taken before; needed where not every step counts.
@@ -137,14 +139,14 @@ class GradientPenalty:
         return value
 
     def _value(self, critic: Any, real: Any, fake: Any, seed: Any) -> Tensor:
-        x, y = widened(real), ops.stop_gradient(widened(fake))
+        x, y = widened(real), stop_gradient(widened(fake))
         if self.at == "fake":
             x = y
         elif self.at == "between":
-            shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
-            x = x + keras.random.uniform(shape, seed=seed) * (ops.cast(y, x.dtype) - x)
-        slopes = gradient(lambda at: first(critic(at)), x)
-        squared = ops.sum(slopes**2, axis=tuple(range(1, len(slopes.shape))))
+            share = keras.random.uniform((ops.shape(keras.tree.flatten(x)[0])[0],), seed=seed)
+            x = keras.tree.map_structure(functools.partial(_between, share), x, y)
+        slopes = keras.tree.flatten(gradient(lambda at: first(critic(at)), x))
+        squared = sum(ops.sum(part**2, axis=tuple(range(1, len(part.shape)))) for part in slopes)
         if self.slope == 0:
             return self.weight * ops.mean(squared)
         # This gives the root a slope at 0.
@@ -158,6 +160,11 @@ class GradientPenalty:
     def from_config(cls, config: dict[str, Any]) -> GradientPenalty:
         """Make the penalty that `get_config` describes."""
         return cls(**config)
+
+
+def _between(share: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    share = ops.reshape(share, (-1,) + (1,) * (len(x.shape) - 1))
+    return x + ops.cast(share, x.dtype) * (ops.cast(y, x.dtype) - x)
 
 
 def checked_penalties(penalties: Any, deprecated: Any) -> list[Any]:
