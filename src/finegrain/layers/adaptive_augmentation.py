@@ -79,8 +79,8 @@ class AdaptiveAugmentation(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = augmentations if isinstance(augmentations, list | tuple) else [augmentations]
-        for augmentation in given:
+        several: Any = augmentations if isinstance(augmentations, list | tuple) else [augmentations]
+        for augmentation in several:
             if not callable(augmentation):
                 raise TypeError(
                     "`augmentations` should be layers or functions of samples. "
@@ -92,7 +92,7 @@ class AdaptiveAugmentation(keras.layers.Layer):
         self.ramp = checked_number("ramp", ramp)
         if self.ramp == 0:
             raise ValueError(f"`ramp` should be above 0. Received: ramp={ramp!r}")
-        self.augmentations = list(given)
+        self.augmentations = list(several)
         self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
         self.probability = self.add_weight(
