@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
 FOLDER = Path("build/gallery")
@@ -19,6 +20,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     images = images.reshape(-1, 8, 8, 1) / 8 - 1
     order = np.random.default_rng(0).permutation(len(images))
     return images[order].astype("float32"), kinds[order].astype("int32")
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the energy distance between two sets of samples: 0 if they are distributed alike."""
+    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
+    within = cdist(one, one).mean() + cdist(other, other).mean()
+    return float(2 * cdist(one, other).mean() - within)
 
 
 def axes(number: int = 1, height: float = 3.2) -> list[Axes]:
