@@ -24,9 +24,9 @@ joined = layers.Concatenate()([noise, layers.Embedding(10, 16)(order)])
 made = layers.Reshape((8, 8, 1))(layers.Dense(64, "tanh")(hidden(joined)))
 generator = keras.Model([noise, order], made)
 
-image, unseen = keras.Input((8, 8, 1)), keras.Input((), dtype="int32")
+image = keras.Input((8, 8, 1))
 seen = hidden(layers.Flatten()(image))
-discriminator = keras.Model([image, unseen], [layers.Dense(1)(seen), layers.Dense(10)(seen)])
+discriminator = keras.Model(image, [layers.Dense(1)(seen), layers.Dense(10)(seen)])
 
 read_as = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
