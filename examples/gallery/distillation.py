@@ -53,6 +53,6 @@ for place, (name, model) in enumerate(networks.items()):
     print(f"{name}: {found.mean():.1%} right, of threes {found[threes].mean():.1%}")
     shares = [found[kinds[test] == kind].mean() for kind in range(10)]
     ax.bar(np.arange(10) + 0.27 * (place - 1), shares, 0.25, label=name)
-ax.set(xticks=range(10), xlabel="digit", ylabel="share that is read right")
-ax.legend(loc="lower right")
+ax.set(xticks=range(10), ylim=(0, 1.2), xlabel="digit", ylabel="share that is read right")
+ax.legend(loc="upper center", ncols=3)
 save("distillation", ax)

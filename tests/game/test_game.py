@@ -149,6 +149,21 @@ def test_an_average_follows():
     np.testing.assert_allclose(found, array(game.networks["critic"](inputs)), rtol=1e-5, atol=1e-6)
 
 
+def test_a_frozen_network_has_no_loss():
+    """By default there is a loss for each network that can learn."""
+    teacher, student = network(3, 1, "teacher"), network(3, 1, "student")
+    teacher.trainable = False
+
+    def losses(teacher, student, x):
+        return {"student": mean_square(student(x) - teacher(x))}
+
+    game = fg.models.Game({"teacher": teacher, "student": student}, losses)
+    found = step(game, X).weights
+    assert list(game.reach.selectors) == ["student"]
+    assert len(found) == len(student.trainable_variables)
+    assert all(gradient.any() for gradient in found)
+
+
 @pytest.mark.full
 def test_selectors_reach_parts():
     """A loss may move a layer, what an expression finds, or what a function picks."""

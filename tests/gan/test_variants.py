@@ -102,6 +102,18 @@ def test_samples_in_the_loss():
     assert np.isfinite(gan.train_on_batch(X)).all()
 
 
+def crossed(real, fake, real_samples):
+    """Numbers of samples, (batch,), with scores, (batch, 1)."""
+    return real - fake + ops.mean(real_samples, axis=1)
+
+
+def test_samples_and_scores_are_not_crossed():
+    gan = fg.models.GAN(*networks(), crossed, generator_loss=gap)
+    gan.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match=r"take `score\[:, 0\]`.*shape \(16, 16\) for scores"):
+        gan.train_on_batch(X)
+
+
 @keras.saving.register_keras_serializable("tests")
 def uniform(number, seed):
     return keras.random.uniform((number, 2, 2), -1.0, 1.0, seed=seed)

@@ -49,7 +49,7 @@ class Game(keras.Model):
             name: register yours with `keras.saving.register_keras_serializable`.
         reach: For the name of each loss, what it moves: the name of a network, what selects weights
             in a `finegrain.Rule` (a layer, a regular expression on paths, a variable, a function),
-            or a list of these. By default a loss moves the network that has its name.
+            or a list of these. By default each network that is trainable has a loss of its name.
         reports: Names of further scalars in the dict, which move nothing and are shown.
         averages: For a name, a pair of the network and a momentum $\beta$ in [0, 1): a moving
             average of that network's weights and statistics, as constants,

@@ -25,14 +25,16 @@ class Reach:
 
     Args:
         selectors: For each name of a loss, what selects its weights: the name of a network, what
-            `finegrain.Rule` takes, or a list of these. By default each loss has the name of the
-            network that it reaches.
+            `finegrain.Rule` takes, or a list of these. By default there is a loss for each network
+            that has weights to train, with its name.
         networks: The networks by name.
     """
 
     def __init__(self, selectors: Mapping[str, Any] | None, networks: Layers) -> None:
         if selectors is None:
-            selectors = {name: name for name in networks}
+            selectors = {
+                name: name for name, network in networks.items() if network.trainable_variables
+            }
         if not isinstance(selectors, Mapping) or not selectors:
             raise TypeError(
                 "`reach` should be a dict from the name of each loss to the networks that it "

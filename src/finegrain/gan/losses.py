@@ -105,7 +105,23 @@ def loss_value(function: Callable[..., Any], real: Any, fake: Any, extra: Mappin
     names = _parameters(function)
     further = {name: value for name, value in extra.items() if names and name in names}
     scores = (real, fake) if _scores_taken(function) == 2 else (fake,)
-    return ops.mean(function(*scores, **further))
+    value = ops.convert_to_tensor(function(*scores, **further))
+    _check_pairing(value.shape, first(fake).shape)
+    return ops.mean(value)
+
+
+def _check_pairing(shape: Any, of_scores: Any) -> None:
+    """Refuse (batch, batch) values, each sample's number with each other sample's score.
+
+    Raises:
+        ValueError: if a loss has made them of (batch, 1) scores and (batch,) numbers.
+    """
+    if len(shape) == len(of_scores) == 2 and of_scores[1] == 1 != shape[1]:
+        raise ValueError(
+            "A loss should return a scalar, or a value for each sample. Scores are (batch, 1): "
+            "take `score[:, 0]` beside numbers that are (batch,). "
+            f"Received: a loss of shape {tuple(shape)} for scores of shape {tuple(of_scores)}"
+        )
 
 
 def takes_labels(function: Callable[..., Any]) -> bool:
