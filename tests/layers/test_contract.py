@@ -13,7 +13,14 @@ from keras import ops
 import drawn
 import finegrain as fg
 from covering import chosen, covering
-from finegrain.layers import CRF, Decode, ReverseGradient, SetLearningRate, SpectralNormalization
+from finegrain.layers import (
+    CRF,
+    AdaptiveAugmentation,
+    Decode,
+    ReverseGradient,
+    SetLearningRate,
+    SpectralNormalization,
+)
 from finegrain.losses import CRFNegativeLogLikelihood
 from finegrain.schedules import WarmUp
 from finegrain.tagging import BMES
@@ -65,6 +72,12 @@ LAYERS = [
     Member(
         "reversed gradient",
         lambda: ReverseGradient(WarmUp(4, start=0.5), dtype="float32"),
+        classes,
+        masks=False,
+    ),
+    Member(
+        "adaptive augmentation",
+        lambda: AdaptiveAugmentation(keras.layers.GaussianNoise(0.1, seed=1), dtype="float32"),
         classes,
         masks=False,
     ),

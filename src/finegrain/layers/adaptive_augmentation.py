@@ -79,6 +79,7 @@ class AdaptiveAugmentation(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         several: Any = augmentations if isinstance(augmentations, list | tuple) else [augmentations]
         for augmentation in several:
             if not callable(augmentation):
