@@ -178,3 +178,31 @@ def test_what_does_not_fit():
         fg.models.GAN(dense(["kind", "noise"], {"point": 3}), discriminator)
     with pytest.raises(ValueError, match="The generator's output should have"):
         fg.models.GAN(generator, dense(["point", "size", "kind"], {"score": 1}))
+
+
+class Written(keras.Model):
+    """A network of somebody's own, which says what it takes when it has its weights."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+
+    def build(self, input_shape):
+        samples, _ = input_shape
+        self.dense.build((None, samples[-1] + 3))
+
+    def call(self, inputs):
+        samples, kind = inputs
+        return self.dense(ops.concatenate([samples, ops.one_hot(kind, 3)], axis=-1))
+
+
+def test_networks_that_are_built_late():
+    """What they take is unknown before, and checked after."""
+    gan = fg.models.GAN(Written(2), Written(1), "non_saturating", latent_dim=LATENT)
+    gan.compile("adam", run_eagerly=True)
+    gan.train_on_batch((X, LABELS))
+    assert gan.generate(3, labels=[0, 1, 2]).shape == (3, 2)
+    with pytest.raises(ValueError, match="take labels, too"):
+        gan.generate(3)
+    with pytest.raises(ValueError, match="take labels, too"):
+        gan.train_on_batch(X)

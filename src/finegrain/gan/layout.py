@@ -92,7 +92,9 @@ class Layout:
         """Whether the generator takes labels; `None` while that is unknown."""
         if self.noise:
             return bool(self.labels)
-        return None if self.arities[0] is None else self.arities[0] > 1
+        if self.arities[0] is None:
+            return self._discriminator_takes_labels or None
+        return self.arities[0] > 1
 
     @property
     def _discriminator_takes_labels(self) -> bool | None:

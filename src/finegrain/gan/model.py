@@ -153,12 +153,7 @@ class GAN(Game):
     ) -> None:
         checked_networks(generator, discriminator)
         pair = get_losses(loss, generator_loss)
-        layout = Layout(
-            generator,
-            discriminator,
-            latent_dim,
-            losses_take_labels=any(map(takes_labels, pair)),
-        )
+        layout = _layout(generator, discriminator, latent_dim, pair)
         latent_shape: Any = checked_noise(latent_dim, noise, generator, layout)
         check_samples(generator, discriminator, layout)
         if gradient_penalty is not None:
@@ -215,6 +210,9 @@ class GAN(Game):
         build_networks(
             self.generator, self.discriminator, self.latent_shape, input_shape, self.layout
         )
+        # How many inputs some layers take is known when they have their weights.
+        latent_dim = self.layout.named_noise(self.latent_dim)
+        self.layout = _layout(self.generator, self.discriminator, latent_dim, self.losses_of_scores)
         check_samples(self.generator, self.discriminator, self.layout)
         self._finish_building()
 
@@ -401,6 +399,11 @@ class GAN(Game):
         if not isinstance(config["loss"], str):
             config["loss"] = tuple(restored(part) for part in config["loss"])
         return cls(**config)
+
+
+def _layout(generator: Any, discriminator: Any, latent_dim: Any, losses: Any) -> Layout:
+    is_told = any(map(takes_labels, losses))
+    return Layout(generator, discriminator, latent_dim, losses_take_labels=is_told)
 
 
 def _turns(reach: dict[str, str]) -> list[list[str]]:
