@@ -162,6 +162,8 @@ def test_a_frozen_network_has_no_loss():
     assert list(game.reach.selectors) == ["student"]
     assert len(found) == len(student.trainable_variables)
     assert all(gradient.any() for gradient in found)
+    with pytest.raises(ValueError, match=r"none of the networks has weights .*\['teacher'\]"):
+        fg.models.Game({"teacher": teacher}, lambda x: {})
 
 
 @pytest.mark.full

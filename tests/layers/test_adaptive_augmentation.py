@@ -85,12 +85,21 @@ def test_it_is_saved(tmp_path):
     assert array(again.probability) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("loss", chosen(["non_saturating", "relativistic"], ["relativistic"]))
-def test_in_a_gan(loss, tmp_path):
+@pytest.mark.parametrize(
+    "game",
+    chosen(
+        [("non_saturating", False), ("relativistic", False), ("relativistic", True)],
+        [("relativistic", True)],
+    ),
+)
+def test_in_a_gan(game, tmp_path):
     """The probability follows the scores, is reported, rests in evaluation, and is saved."""
+    loss, turns = game
     generator, discriminator = networks()
     augment = AdaptiveAugmentation(mirrored, ramp=64, seed=drawn.seed(1))
-    gan = fg.models.GAN(generator, discriminator, loss, augment=augment, seed=drawn.seed(0))
+    gan = fg.models.GAN(
+        generator, discriminator, loss, augment=augment, turns=turns, seed=drawn.seed(0)
+    )
     gan.compile(keras.optimizers.SGD(1e-6), jit_compile=XLA or "auto")
     # Generated points lie at 0, and the score of (x, y) is 10 tanh(x), or so much lower that only
     # differences tell.
@@ -137,6 +146,7 @@ def test_layers_of_keras(jit):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
+        ({"augmentations": []}, ValueError, r"at least one layer.* Received: augmentations=\[\]"),
         ({"augmentations": 3}, TypeError, "should be layers or functions of samples"),
         ({"target": 1.0}, ValueError, "below 1. Received: target=1.0"),
         ({"target": -0.5}, ValueError, "Received: target=-0.5"),
@@ -147,3 +157,10 @@ def test_layers_of_keras(jit):
 def test_wrong_arguments(arguments, kind, message):
     with pytest.raises(kind, match=message):
         AdaptiveAugmentation(**{"augmentations": negative, **arguments})
+
+
+@pytest.mark.parametrize("changed", [lambda x: x[:, :1], lambda x: [x]], ids=["shape", "structure"])
+def test_samples_of_another_kind(changed):
+    layer = AdaptiveAugmentation(changed)
+    with pytest.raises(ValueError, match="should return samples like those that it is given"):
+        layer(X, training=True)

@@ -11,6 +11,7 @@ from keras import ops
 
 from finegrain._apart import Apart
 from finegrain._backend import backend
+from finegrain._batch import batch_size
 from finegrain._checks import checked_number
 from finegrain.game.average import WeightAverage
 from finegrain.game.checks import check_hidden, serialized
@@ -291,7 +292,7 @@ class Game(keras.Model):
             reports = result.found
             total = with_gradients(result.total, variables, result.gradients) + on_weights
             self.steps.assign_add(1)
-        number = _number_of_samples(x)
+        number = batch_size(x)
         for name, tracker in self.trackers.items():
             tracker.update_state(ops.stop_gradient(reports[name]), sample_weight=number)
         # Where a loss is linear, a weight's gradient does not depend on the weight, and its update
@@ -487,7 +488,3 @@ def _checked_reports(reports: Any, reach: Reach) -> tuple[str, ...]:
                 f"Received: {name!r}"
             )
     return names
-
-
-def _number_of_samples(x: Any) -> Any:
-    return next(ops.shape(leaf)[0] for leaf in keras.tree.flatten(x) if leaf is not None)

@@ -35,6 +35,11 @@ class Reach:
             selectors = {
                 name: name for name, network in networks.items() if network.trainable_variables
             }
+            if not selectors:
+                raise ValueError(
+                    "Nothing would learn: none of the networks has weights to train. "
+                    f"Received: networks={list(networks)}"
+                )
         if not isinstance(selectors, Mapping) or not selectors:
             raise TypeError(
                 "`reach` should be a dict from the name of each loss to the networks that it "

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain._batch import batch_size
 from finegrain._checks import checked_number
 from finegrain._deprecated import warn
 from finegrain.game.average import checked_momentum
 from finegrain.game.checks import serialized
 from finegrain.game.model import Game
-from finegrain.gan.layout import Layout
 from finegrain.gan.losses import (
     RELATIVE,
     REVERSED_HINGE,
@@ -27,6 +27,7 @@ from finegrain.gan.losses import (
 )
 from finegrain.gan.networks import build_networks, check_samples, checked_networks, checked_noise
 from finegrain.gan.penalty import GradientPenalty, checked_penalties
+from finegrain.gan.roles import Roles
 from finegrain.layers.adaptive_augmentation import AdaptiveAugmentation
 from finegrain.routing import stop_gradient
 
@@ -153,9 +154,9 @@ class GAN(Game):
     ) -> None:
         checked_networks(generator, discriminator)
         pair = get_losses(loss, generator_loss)
-        layout = _layout(generator, discriminator, latent_dim, pair)
-        latent_shape: Any = checked_noise(latent_dim, noise, generator, layout)
-        check_samples(generator, discriminator, layout)
+        roles = _roles(generator, discriminator, latent_dim, pair)
+        latent_shape: Any = checked_noise(latent_dim, noise, generator, roles)
+        check_samples(generator, discriminator, roles)
         if gradient_penalty is not None:
             warn("GAN(gradient_penalty=...)", "GAN(penalties=[...])")
         if routing is not None:
@@ -193,7 +194,7 @@ class GAN(Game):
         self.generator_loss = generator_loss
         self.penalties = found
         self.latent_shape, self.noise = latent_shape, noise
-        self.layout = layout
+        self.roles = roles
         self.augment = augment
         self.generator_weight = checked_number("generator_weight", generator_weight)
         self._loss_weights = {"generator_loss": self.generator_weight}
@@ -208,12 +209,12 @@ class GAN(Game):
     def build(self, input_shape: Any) -> None:
         """Build both networks for samples of this shape, or for the shapes of (samples, labels)."""
         build_networks(
-            self.generator, self.discriminator, self.latent_shape, input_shape, self.layout
+            self.generator, self.discriminator, self.latent_shape, input_shape, self.roles
         )
         # How many inputs some layers take is known when they have their weights.
-        latent_dim = self.layout.named_noise(self.latent_dim)
-        self.layout = _layout(self.generator, self.discriminator, latent_dim, self.losses_of_scores)
-        check_samples(self.generator, self.discriminator, self.layout)
+        latent_dim = self.roles.named_noise(self.latent_dim)
+        self.roles = _roles(self.generator, self.discriminator, latent_dim, self.losses_of_scores)
+        check_samples(self.generator, self.discriminator, self.roles)
         self._finish_building()
 
     def compile(self, optimizer: Any = "rmsprop", loss_weights: None = None, **kwargs: Any) -> None:
@@ -248,29 +249,26 @@ class GAN(Game):
             **kwargs: Keras's own, such as `batch_size` and `verbose`.
         """
         if network == "discriminator":
-            self.layout.check_judged(x)
+            self.roles.check_judged(x)
         return super().predict(x, network, **kwargs)
 
     def _losses_of(self, data: Any, training: bool) -> tuple[Any, Any]:
         if data["sample_weight"] is not None:
             raise ValueError("A GAN takes no `sample_weight`: leave it out of `fit`.")
-        real, labels = self.layout.split(data["x"], data["y"])
+        real, labels = self.roles.split(data["x"], data["y"])
         values = self._inside.value(
             function=functools.partial(self._play, real, labels, training), training=training
         )
         values = self._checked_values(values)
-        weights = {"generator_loss": self.generator_weight}
-        return {
-            name: values[name] * weights.get(name, 1.0) for name in self.reach.selectors
-        }, values
+        return self._weighted(values), values
 
     def _play(self, real: Any, labels: Any, training: bool) -> dict[str, Tensor]:
         """Compute the losses of both networks and what is reported besides."""
-        noise = self._noise(ops.shape(keras.tree.flatten(real)[0])[0], self.random)
-        fake = self.layout.made(self.generator(self.layout.of_generator(noise, labels)))
+        noise = self._noise(batch_size(real), self.random)
+        fake = self.roles.made(self.generator(self.roles.of_generator(noise, labels)))
 
         def judge(samples: Any) -> Any:
-            return widened(self.discriminator(self.layout.of_discriminator(samples, labels)))
+            return widened(self.discriminator(self.roles.of_discriminator(samples, labels)))
 
         augmented = self.augment or (lambda samples: samples)
         seen, seen_fake = augmented(real), augmented(fake)
@@ -337,7 +335,7 @@ class GAN(Game):
         for name, value in (("n", n), ("batch_size", batch_size)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"`{name}` should be an integer >= 1. Received: {name}={value!r}")
-        labels = self.layout.labels_for(labels, n)
+        labels = self.roles.labels_for(labels, n)
         if self.average is not None and not self.average.built:
             raise ValueError("The networks have no weights yet: call `fit` or `build` first.")
         if self.noise is None:
@@ -348,14 +346,14 @@ class GAN(Game):
         else:
             drawn = self.noise(n, keras.random.SeedGenerator(seed))
             noise = keras.tree.map_structure(ops.convert_to_numpy, drawn)
-        inputs = self.layout.of_generator(noise, labels)
+        inputs = self.roles.of_generator(noise, labels)
         size = min(n, batch_size)
         # Batches of one size: a compiler would start anew for a smaller last one.
         rows = np.arange(-(-n // size) * size) % n
         inputs = keras.tree.map_structure(lambda leaf: leaf[rows], inputs)
         network = "generator" if self.average is None else "average"
         samples = super().predict(inputs, network, batch_size=size, verbose=0)
-        return self.layout.made(keras.tree.map_structure(lambda leaf: leaf[:n], samples))
+        return self.roles.made(keras.tree.map_structure(lambda leaf: leaf[:n], samples))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal model."""
@@ -371,7 +369,7 @@ class GAN(Game):
             "generator_loss": serialize(self.generator_loss),
             "generator_weight": self.generator_weight,
             "penalties": [serialize(penalty) for penalty in self.penalties],
-            "latent_dim": self.layout.named_noise(self.latent_dim),
+            "latent_dim": self.roles.named_noise(self.latent_dim),
             "noise": serialize(self.noise),
             "augment": serialize(self.augment),
             "turns": self.turns is not None,
@@ -401,9 +399,9 @@ class GAN(Game):
         return cls(**config)
 
 
-def _layout(generator: Any, discriminator: Any, latent_dim: Any, losses: Any) -> Layout:
+def _roles(generator: Any, discriminator: Any, latent_dim: Any, losses: Any) -> Roles:
     is_told = any(map(takes_labels, losses))
-    return Layout(generator, discriminator, latent_dim, losses_take_labels=is_told)
+    return Roles(generator, discriminator, latent_dim, losses_take_labels=is_told)
 
 
 def _turns(reach: dict[str, str]) -> list[list[str]]:

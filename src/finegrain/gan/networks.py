@@ -9,10 +9,9 @@ import keras
 import numpy as np
 
 from finegrain._backend import backend
-from finegrain.gan.layout import Layout, unnamed
+from finegrain._batch import Shape, shapes_fit
+from finegrain.gan.roles import Roles, unnamed
 from finegrain.routing.overlay import create_weights, is_built
-
-Shape = tuple[int | None, ...]
 
 
 def checked_networks(generator: Any, discriminator: Any) -> None:
@@ -33,7 +32,7 @@ def checked_networks(generator: Any, discriminator: Any) -> None:
             )
 
 
-def check_samples(generator: Any, discriminator: Any, layout: Layout) -> None:
+def check_samples(generator: Any, discriminator: Any, roles: Roles) -> None:
     """Check that the generator makes what the discriminator takes.
 
     A discriminator that pools would take samples of any size without an error.
@@ -43,15 +42,15 @@ def check_samples(generator: Any, discriminator: Any, layout: Layout) -> None:
     """
     if not getattr(generator, "outputs", None) or not getattr(discriminator, "inputs", None):
         return
-    names = layout.samples
-    made = layout.made(generator.output if names else generator.outputs[0])
+    names = roles.samples
+    made = roles.made(generator.output if names else generator.outputs[0])
     taken = unnamed(names, discriminator.input, "") if names else discriminator.inputs[0]
     if isinstance(taken, Mapping):
         made = unnamed(names, made if isinstance(made, Mapping) else {}, "The generator's output")
     one, other = (
         [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(part)] for part in (made, taken)
     )
-    if not all(map(_fit, one, other)):
+    if not all(map(shapes_fit, one, other)):
         raise ValueError(
             "The generator should make samples as the discriminator takes them. Received: a "
             f"generator of {', '.join(map(str, one))} and a discriminator of "
@@ -59,13 +58,8 @@ def check_samples(generator: Any, discriminator: Any, layout: Layout) -> None:
         )
 
 
-def _fit(one: Shape, other: Shape) -> bool:
-    pairs = list(zip(one, other, strict=False))
-    return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
-
-
 def checked_noise(
-    latent_dim: Any, noise: Callable[..., Any] | None, generator: Any, layout: Layout
+    latent_dim: Any, noise: Callable[..., Any] | None, generator: Any, roles: Roles
 ) -> Any:
     """Find the shape of the noise for one sample, or `None` where a function draws it.
 
@@ -85,12 +79,12 @@ def checked_noise(
                 f"Received: latent_dim={latent_dim!r}"
             )
         return None
-    if layout.noise:
-        known = {name: tuple(generator.input[name].shape[1:]) for name in layout.noise}
+    if roles.noise:
+        known = {name: tuple(generator.input[name].shape[1:]) for name in roles.noise}
         if not isinstance(latent_dim, Mapping):
-            latent_dim = dict.fromkeys(layout.noise, latent_dim)
-        shapes = {name: _checked_shape(latent_dim[name], known[name]) for name in layout.noise}
-        return unnamed(layout.noise, shapes, "")
+            latent_dim = dict.fromkeys(roles.noise, latent_dim)
+        shapes = {name: _checked_shape(latent_dim[name], known[name]) for name in roles.noise}
+        return unnamed(roles.noise, shapes, "")
     inputs = getattr(generator, "inputs", None)
     return _checked_shape(latent_dim, tuple(inputs[0].shape[1:]) if inputs else None)
 
@@ -109,7 +103,7 @@ def _checked_shape(latent_dim: Any, known: Shape | None) -> Shape:
                 "`latent_dim` should be an integer, or a tuple of integers. "
                 f"Received: latent_dim={latent_dim!r}"
             )
-    if min(shape, default=0) < 1 or not (known is None or _fit(shape, known)):
+    if min(shape, default=0) < 1 or not (known is None or shapes_fit(shape, known)):
         wanted = ">= 1" if known is None else known[0] if len(known) == 1 else known
         raise ValueError(
             f"`latent_dim` should be {wanted}, as long as the noise that the generator takes. "
@@ -123,7 +117,7 @@ def build_networks(
     discriminator: Any,
     latent_shape: Shape | None,
     input_shape: Any,
-    layout: Layout,
+    roles: Roles,
 ) -> None:
     """Create the weights of both networks, for the shape of samples or of (samples, labels)."""
     if is_built(generator) and is_built(discriminator):
@@ -137,10 +131,24 @@ def build_networks(
         )
     # Shapes do not tell labels from numbers; integers suit layers that take either.
     labels = keras.KerasTensor(labels[0], "int32") if labels else None
+    noise = keras.KerasTensor((samples[0], *(latent_shape or ())))
+    inputs = {
+        "generator": (generator, roles.of_generator(noise, labels)),
+        "discriminator": (
+            discriminator,
+            roles.of_discriminator(keras.KerasTensor(samples), labels),
+        ),
+    }
     with backend.outside_of_graphs():
-        if not is_built(generator):
-            noise = keras.KerasTensor((samples[0], *(latent_shape or ())))
-            create_weights(generator, (layout.of_generator(noise, labels),), {})
-        if not is_built(discriminator):
-            inputs = layout.of_discriminator(keras.KerasTensor(samples), labels)
-            create_weights(discriminator, (inputs,), {})
+        for name, (network, taken) in inputs.items():
+            if is_built(network):
+                continue
+            try:
+                create_weights(network, (taken,), {})
+            except Exception as error:  # a layer of the user's can fail in any way
+                given = "(samples, labels)" if is_pair else "samples alone"
+                raise ValueError(
+                    f"The {name} cannot be built for {given}. Begin it with keras.Input; or, if it "
+                    "takes labels, give both to `fit` as a pair, fit((samples, labels)). "
+                    f"Received: shape {input_shape}"
+                ) from error

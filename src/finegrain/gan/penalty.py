@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finegrain._batch import along_batch, batch_size
 from finegrain._checks import checked_number
 from finegrain.gan.losses import first, widened
 from finegrain.routing import stop_gradient
@@ -143,7 +144,7 @@ class GradientPenalty:
         if self.at == "fake":
             x = y
         elif self.at == "between":
-            share = keras.random.uniform((ops.shape(keras.tree.flatten(x)[0])[0],), seed=seed)
+            share = keras.random.uniform((batch_size(x),), seed=seed)
             x = keras.tree.map_structure(functools.partial(_between, share), x, y)
         slopes = keras.tree.flatten(gradient(lambda at: first(critic(at)), x))
         squared = sum(ops.sum(part**2, axis=tuple(range(1, len(part.shape)))) for part in slopes)
@@ -163,8 +164,7 @@ class GradientPenalty:
 
 
 def _between(share: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    share = ops.reshape(share, (-1,) + (1,) * (len(x.shape) - 1))
-    return x + ops.cast(share, x.dtype) * (ops.cast(y, x.dtype) - x)
+    return x + ops.cast(along_batch(share, x), x.dtype) * (ops.cast(y, x.dtype) - x)
 
 
 def checked_penalties(penalties: Any, deprecated: Any) -> list[Any]:

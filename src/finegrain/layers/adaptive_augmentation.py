@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from finegrain._batch import along_batch, batch_size, shapes_fit
 from finegrain._checks import checked_number
 from finegrain.game.checks import serialized
 
@@ -81,6 +83,11 @@ class AdaptiveAugmentation(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         several: Any = augmentations if isinstance(augmentations, list | tuple) else [augmentations]
+        if not several:
+            raise ValueError(
+                "`augmentations` should be at least one layer or function. "
+                f"Received: augmentations={augmentations!r}"
+            )
         for augmentation in several:
             if not callable(augmentation):
                 raise TypeError(
@@ -105,17 +112,13 @@ class AdaptiveAugmentation(keras.layers.Layer):
         """Return the samples, in training some of them changed."""
         if not training:
             return inputs
-        number = ops.shape(keras.tree.flatten(inputs)[0])[0]
         for augmentation in self.augmentations:
-            is_changed = keras.random.uniform((number,), seed=self.random) < self.probability
+            is_changed = (
+                keras.random.uniform((batch_size(inputs),), seed=self.random) < self.probability
+            )
+            changed = _checked_like(augmentation(inputs), inputs)
             inputs = keras.tree.map_structure(
-                lambda new, old, is_changed=is_changed: ops.where(
-                    ops.reshape(is_changed, (-1,) + (1,) * (len(old.shape) - 1)),
-                    ops.cast(new, old.dtype),
-                    old,
-                ),
-                augmentation(inputs),
-                inputs,
+                functools.partial(_chosen, is_changed), changed, inputs
             )
         return inputs
 
@@ -125,9 +128,9 @@ class AdaptiveAugmentation(keras.layers.Layer):
         Args:
             scores: (batch, …), high for what it holds for real.
         """
-        number = ops.cast(ops.shape(scores)[0], "float32")
         held = ops.mean(ops.sign(ops.cast(scores, "float32")))
-        moved = self.probability + ops.sign(held - self.target) * number / self.ramp
+        step = ops.cast(batch_size(scores), "float32") / self.ramp
+        moved = self.probability + ops.sign(held - self.target) * step
         self.probability.assign(ops.clip(moved, 0.0, 1.0))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -158,3 +161,22 @@ class AdaptiveAugmentation(keras.layers.Layer):
             for one in config["augmentations"]
         ]
         return cls(**config)
+
+
+def _chosen(is_changed: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return ops.where(along_batch(is_changed, old), ops.cast(new, old.dtype), old)
+
+
+def _checked_like(changed: Any, inputs: Any) -> Any:
+    """Check that samples keep their structure and their shapes, of which `where` makes one."""
+    new, old = (dict(keras.tree.flatten_with_path(part)) for part in (changed, inputs))
+    if set(new) != set(old) or not all(shapes_fit(new[at].shape, old[at].shape) for at in old):
+        raise ValueError(
+            "An augmentation should return samples like those that it is given. "
+            f"Received: {_shapes(changed)} for {_shapes(inputs)}"
+        )
+    return changed
+
+
+def _shapes(x: Any) -> Any:
+    return keras.tree.map_structure(lambda leaf: str(tuple(leaf.shape)), x)

@@ -11,8 +11,8 @@ import numpy as np
 Names = tuple[str, ...]
 
 
-class Layout:
-    """Where noise, samples and labels go.
+class Roles:
+    """Which inputs of two networks are noise, samples and labels.
 
     Networks of one or two inputs take them in order. A network whose input is a dict takes them by
     name: what both have is labels; what the generator has alone is noise, and what the
@@ -38,36 +38,31 @@ class Layout:
         *,
         losses_take_labels: bool = False,
     ) -> None:
-        made, judged = input_names(generator), input_names(discriminator)
-        self.is_named = bool(made or judged)
-        named_noise = list(latent_dim) if isinstance(latent_dim, Mapping) else None
-        if named_noise is not None and not set(named_noise) <= set(made):
-            raise ValueError(
-                f"`latent_dim` should be of inputs of the generator, {list(made)}. "
-                f"Received: latent_dim={latent_dim!r}"
-            )
-        self.noise: Names = tuple(
-            name for name in made if name in (named_noise or set(made) - set(judged))
-        )
-        self.labels: Names = tuple(name for name in made if name not in self.noise)
-        self.samples: Names = tuple(name for name in judged if name not in self.labels)
-        self.judged: Names = judged
+        of_generator, of_discriminator = input_names(generator), input_names(discriminator)
+        names = set(of_generator) - set(of_discriminator)
+        if isinstance(latent_dim, Mapping):
+            names = set(latent_dim)
+            if not names or not names <= set(of_generator):
+                raise ValueError(
+                    f"`latent_dim` should be of inputs of the generator, {list(of_generator)}. "
+                    f"Received: latent_dim={latent_dim!r}"
+                )
+        self.noise: Names = tuple(name for name in of_generator if name in names)
+        self.labels: Names = tuple(name for name in of_generator if name not in names)
+        self.samples: Names = tuple(name for name in of_discriminator if name not in self.labels)
+        self.discriminator_inputs: Names = of_discriminator
         self.arities = arity(generator), arity(discriminator)
-        if self.is_named:
-            self._check_names(made)
+        for network, wanted, inputs, found in (
+            ("generator", "noise", of_generator, self.noise),
+            ("discriminator", "samples", of_discriminator, self.samples),
+        ):
+            if inputs and not found:
+                raise ValueError(
+                    f"The {network} should take {wanted}: an input that the other network does not "
+                    f"have. Received: a generator of {list(of_generator)} and a discriminator of "
+                    f"{list(of_discriminator)}"
+                )
         self._check_labels(losses_take_labels)
-
-    def _check_names(self, made: Names) -> None:
-        if made and not self.noise:
-            raise ValueError(
-                "The generator should take noise: an input that the discriminator does not have. "
-                f"Received: a generator of {list(made)}, a discriminator of {list(self.judged)}"
-            )
-        if self.judged and not self.samples:
-            raise ValueError(
-                "The discriminator should take samples: an input that the generator does not have. "
-                f"Received: a generator of {list(made)}, a discriminator of {list(self.judged)}"
-            )
 
     def _check_labels(self, losses_take_labels: bool) -> None:
         of_generator, of_discriminator = self.takes_labels, self._discriminator_takes_labels
@@ -98,8 +93,8 @@ class Layout:
 
     @property
     def _discriminator_takes_labels(self) -> bool | None:
-        if self.judged:
-            return any(name in self.labels for name in self.judged)
+        if self.discriminator_inputs:
+            return any(name in self.labels for name in self.discriminator_inputs)
         return None if self.arities[1] is None else self.arities[1] > 1
 
     def named_noise(self, value: Any) -> Any:
@@ -114,9 +109,9 @@ class Layout:
 
     def of_discriminator(self, samples: Any, labels: Any) -> Any:
         """Make the discriminator's input."""
-        if self.judged:
+        if self.discriminator_inputs:
             values = {**named(self.samples, samples), **named(self.labels, labels)}
-            return {name: values[name] for name in self.judged}
+            return {name: values[name] for name in self.discriminator_inputs}
         is_wanted = labels is not None and self._discriminator_takes_labels is not False
         return [samples, labels] if is_wanted else samples
 
@@ -177,7 +172,7 @@ class Layout:
             ValueError: if not.
         """
         is_pair, wanted = isinstance(inputs, list | tuple), self._discriminator_takes_labels
-        if self.judged or wanted is None or is_pair == wanted:
+        if self.discriminator_inputs or wanted is None or is_pair == wanted:
             return
         raise ValueError(
             "The discriminator takes "

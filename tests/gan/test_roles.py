@@ -172,6 +172,8 @@ def test_what_does_not_fit():
         fg.models.GAN(generator, dense(["kind"], {"score": 1}))
     with pytest.raises(ValueError, match=r"should be of inputs of the generator, .*'z'"):
         fg.models.GAN(generator, discriminator, latent_dim={"z": 3})
+    with pytest.raises(ValueError, match=r"inputs of the generator, .*Received: latent_dim={}"):
+        fg.models.GAN(generator, discriminator, latent_dim={})
     with pytest.raises(ValueError, match="`latent_dim` should be 3"):
         fg.models.GAN(generator, discriminator, latent_dim={"noise": 4})
     with pytest.raises(ValueError, match="make samples as the discriminator takes them"):
@@ -199,6 +201,12 @@ class Written(keras.Model):
 def test_networks_that_are_built_late():
     """What they take is unknown before, and checked after."""
     gan = fg.models.GAN(Written(2), Written(1), "non_saturating", latent_dim=LATENT)
+    gan.compile("adam", run_eagerly=True)
+    # Keras tells the shape of `x` alone.
+    with pytest.raises(
+        ValueError, match=r"generator cannot be built for samples alone.* as a pair"
+    ):
+        gan.train_on_batch(X, LABELS)
     gan.compile("adam", run_eagerly=True)
     gan.train_on_batch((X, LABELS))
     assert gan.generate(3, labels=[0, 1, 2]).shape == (3, 2)
