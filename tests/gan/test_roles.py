@@ -164,6 +164,8 @@ def test_what_does_not_fit():
         fg.models.GAN(generator, plain, latent_dim={"noise": LATENT})
     inputs = [keras.Input((2,)), keras.Input(())]
     two = keras.Model(inputs, layers.Dense(1)(inputs[0]))
+    with pytest.raises(ValueError, match="Nobody asks the generator"):
+        fg.models.GAN(generator, dense(["point"], {"score": 1}), latent_dim={"noise": LATENT})
     with pytest.raises(ValueError, match="cannot make samples of them"):
         fg.models.GAN(plain_generator, two)
     with pytest.raises(ValueError, match="should take noise"):
@@ -180,6 +182,15 @@ def test_what_does_not_fit():
         fg.models.GAN(dense(["kind", "noise"], {"point": 3}), discriminator)
     with pytest.raises(ValueError, match="The generator's output should have"):
         fg.models.GAN(generator, dense(["point", "size", "kind"], {"score": 1}))
+
+
+def test_a_generator_that_makes_more():
+    """Of its outputs those count that the discriminator takes."""
+    generator = dense(["noise", "kind"], {"more": 1, "point": 2})
+    gan = fg.models.GAN(generator, named_networks()[1], "non_saturating")
+    gan.compile("adam", run_eagerly=True)
+    gan.train_on_batch({"point": X, "kind": LABELS})
+    assert gan.generate(3, labels=[0, 1, 2]).shape == (3, 2)
 
 
 class Written(keras.Model):

@@ -11,7 +11,7 @@ from compiling import XLA
 from covering import chosen
 from gan.games import LABELS, LATENT, X, networks
 from gan.test_gradients import gradients
-from routing.differentiate import array, arrays
+from routing.differentiate import array, arrays, differentiate
 
 
 def train(gan, *data, optimizer="adam"):
@@ -143,6 +143,27 @@ def test_other_noise_and_augmentation(tmp_path):
     assert shaped.generate(3).shape == (3, 2)
     with pytest.raises(ValueError, match="leave `latent_dim` out"):
         fg.models.GAN(generator, networks()[1], noise=uniform, latent_dim=4)
+
+
+@pytest.mark.parametrize("at", ["real", "fake", "between"])
+def test_a_penalty_at_parts_of_samples(at):
+    """The slope of a dict is that of its parts side by side; none reaches the fake ones."""
+    critic = networks()[1]
+    fake = np.flip(X, 0).copy()
+
+    def seed():
+        return keras.random.SeedGenerator(drawn.seed(1))
+
+    def of_parts(x):
+        return critic(ops.concatenate([x["a"], x["b"]], axis=1))
+
+    penalty = fg.losses.GradientPenalty(at, 0.7, slope=0.5)
+    whole = differentiate(lambda x: penalty(critic, X, x, seed=seed()), fake, [critic])
+    parts = [{"a": x[:, :1], "b": x[:, 1:]} for x in (X, fake)]
+    found = array(penalty(of_parts, *parts, seed=seed()))
+    np.testing.assert_allclose(found, whole.value, rtol=1e-5)
+    assert not whole.inputs.any()
+    assert whole.weights[0].any()
 
 
 @pytest.mark.parametrize("at", chosen(["real", "fake", "between"], ["between"]))

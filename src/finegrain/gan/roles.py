@@ -87,9 +87,7 @@ class Roles:
         """Whether the generator takes labels; `None` while that is unknown."""
         if self.noise:
             return bool(self.labels)
-        if self.arities[0] is None:
-            return self._discriminator_takes_labels or None
-        return self.arities[0] > 1
+        return None if self.arities[0] is None else self.arities[0] > 1
 
     @property
     def _discriminator_takes_labels(self) -> bool | None:
@@ -110,8 +108,7 @@ class Roles:
     def of_discriminator(self, samples: Any, labels: Any) -> Any:
         """Make the discriminator's input."""
         if self.discriminator_inputs:
-            values = {**named(self.samples, samples), **named(self.labels, labels)}
-            return {name: values[name] for name in self.discriminator_inputs}
+            return {**named(self.samples, samples), **named(self.labels, labels)}
         is_wanted = labels is not None and self._discriminator_takes_labels is not False
         return [samples, labels] if is_wanted else samples
 
