@@ -134,9 +134,10 @@ def asked_for(fake, labels):
 def test_labels_of_the_generator_alone(is_named, tmp_path):
     """AC-GAN: the discriminator says what the label is, and is not told."""
     generator = dense(["noise", "kind"], {"point": 2})
-    sample = keras.Input((2,))
+    sample = keras.Input((2,), name="point")
     hidden = layers.Dense(4, "tanh")(sample)
-    discriminator = keras.Model(sample, [layers.Dense(1)(hidden), layers.Dense(3)(hidden)])
+    heads = [layers.Dense(1)(hidden), layers.Dense(3)(hidden)]
+    discriminator = keras.Model({"point": sample} if is_named else sample, heads)
     latent = {"noise": LATENT} if is_named else None
     if not is_named:
         of = generator.input
@@ -149,9 +150,12 @@ def test_labels_of_the_generator_alone(is_named, tmp_path):
     gan.save(tmp_path / "gan.keras")
     again = keras.models.load_model(tmp_path / "gan.keras")
     np.testing.assert_array_equal(again.generate(3, seed=drawn.seed(1), labels=[0, 1, 2]), made)
-    assert [part.shape for part in gan.predict(X, verbose=0)] == [(16, 1), (16, 3)]
     with pytest.raises(ValueError, match=r"fit on \(samples, labels\)"):
         gan.train_on_batch(X)
+    if is_named:
+        gan.train_on_batch({"point": X, "kind": LABELS})
+        return
+    assert [part.shape for part in gan.predict(X, verbose=0)] == [(16, 1), (16, 3)]
     with pytest.raises(ValueError, match="discriminator takes samples alone"):
         gan.predict((X, LABELS), verbose=0)
 

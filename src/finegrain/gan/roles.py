@@ -108,7 +108,8 @@ class Roles:
     def of_discriminator(self, samples: Any, labels: Any) -> Any:
         """Make the discriminator's input."""
         if self.discriminator_inputs:
-            return {**named(self.samples, samples), **named(self.labels, labels)}
+            values = {**named(self.samples, samples), **named(self.labels, labels)}
+            return {name: values[name] for name in self.discriminator_inputs}
         is_wanted = labels is not None and self._discriminator_takes_labels is not False
         return [samples, labels] if is_wanted else samples
 
